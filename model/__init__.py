@@ -1,0 +1,1 @@
+"""Tokens, trie, search and bundle: what trainer and server share; numpy and onnxruntime only."""

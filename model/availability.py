@@ -1,0 +1,51 @@
+"""How many legal items lie below every trie node: what keeps a search from dead ends.
+
+One set of counts stands for the live catalogue, one more for each category filter in use. A worker
+takes the items that a request excludes out of them, searches, and puts them back.
+Shapes: N items, M nodes, R excluded items.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from model.trie import Trie
+from model.types import AnyArray, BoolArray, IntArray
+
+
+class Availability:
+    """Counts of legal items below each node, int32 [M]; owned by one thread."""
+
+    def __init__(self, trie: Trie, legal: BoolArray) -> None:
+        """Count from `legal` [N], leaf order."""
+        self._trie = trie
+        self.counts = legal_below(trie, legal)
+
+    def legal(self, leaves: IntArray) -> BoolArray:
+        """Which of `leaves` may be recommended now."""
+        allowed: BoolArray = self.counts[np.asarray(leaves) + self._trie.item_start] > 0
+        return allowed
+
+    @contextmanager
+    def without(self, leaves: IntArray) -> Iterator[None]:
+        """Take `leaves` (any order, repeats allowed) out while the block runs."""
+        excluded: IntArray = np.unique(np.asarray(leaves))
+        excluded = excluded[self.legal(excluded)]
+        nodes = self._trie.paths(excluded).ravel()
+        np.subtract.at(self.counts, nodes, 1)
+        try:
+            yield
+        finally:
+            np.add.at(self.counts, nodes, 1)
+
+
+def legal_below(trie: Trie, legal: BoolArray) -> AnyArray:
+    """Number of `legal` [N] items below every node, int32 [M]."""
+    counts = np.empty(trie.node_count, dtype=np.int32)
+    running = np.concatenate([[0], np.cumsum(legal, dtype=np.int32)])
+    for depth in range(trie.levels + 2):
+        nodes = np.arange(trie.depth_start[depth], trie.depth_start[depth + 1])
+        first, end = trie.leaf_ranges(nodes, depth)
+        counts[nodes] = running[end] - running[first]
+    return counts

@@ -1,0 +1,260 @@
+"""The bundle: the one artifact that passes from the offline to the online half.
+
+A folder of `.npy` arrays, string blobs, ONNX graphs and a manifest, written last, that names every
+file with its size and sha256. It is opened whole or not at all, and its id is a hash of the hashes.
+`evaluation.json` and `evaluation.md`, added later by `evaluate`, are outside of it.
+Shapes: N items, M trie nodes, I inner nodes, L levels, D width, G category paths.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from model.catalog import Catalog, Groups
+from model.decoder import GRAPHS, Graphs, SearchTree
+from model.errors import BundleError
+from model.manifest import FORMAT_VERSION, FileFacts, Manifest
+from model.strings import StringIndex, StringTable
+from model.trie import Trie
+from model.types import AnyArray
+
+MANIFEST = "manifest.json"
+OUTSIDE = ("evaluation.json", "evaluation.md")
+"""Files that may lie in a bundle's folder without being part of it."""
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """A history made of catalogue items, and what the bundle answered when it was exported."""
+
+    history: tuple[str, ...]
+    items: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; immutable and shared by all workers."""
+
+    path: Path
+    manifest: Manifest
+    catalog: Catalog
+    tree: SearchTree
+    popularity: AnyArray
+    """Training events per item, int64 [N]."""
+    graphs: Graphs
+    golden: tuple[GoldenCase, ...]
+
+    @property
+    def bundle_id(self) -> str:
+        """Hash of the hashes of all files."""
+        return self.manifest.bundle_id
+
+    @property
+    def catalogue_version(self) -> int:
+        """0 is the catalogue as exported; edits count up from there."""
+        return 0
+
+    @classmethod
+    def open(cls, path: Path, *, threads: int = 1) -> "Bundle":
+        """Verify and memory-map the bundle in folder `path`.
+
+        Args:
+            path: the folder.
+            threads: that one ONNX call may use.
+
+        Raises:
+            BundleError: the folder is missing, incomplete, damaged or of another format.
+        """
+        manifest = read_manifest(path)
+        _verify_files(path, manifest)
+        arrays = {name: _load(path, name) for name in manifest.files if name.endswith(".npy")}
+        try:
+            catalog, tree = _catalog(arrays), _tree(arrays)
+            popularity = arrays["popularity.npy"]
+            golden = json.loads((path / "golden.json").read_text(encoding="utf-8"))
+        except KeyError as error:
+            message = f"{path} has no {error.args[0]}: export it again"
+            raise BundleError(message) from error
+        _verify_shapes(manifest, catalog, tree, popularity)
+        cases = tuple(
+            GoldenCase(tuple(case["history"]), tuple(case["items"]), tuple(case["scores"]))
+            for case in golden
+        )
+        graphs = Graphs(path, threads=threads)
+        return cls(path, manifest, catalog, tree, popularity, graphs, cases)
+
+
+def catalog_arrays(catalog: Catalog) -> dict[str, AnyArray]:
+    """The catalogue as arrays by file name."""
+    tables = {"item_ids": catalog.item_ids, "titles": catalog.titles}
+    tables["categories"] = catalog.categories
+    indexes = {"item_index": catalog.item_index, "category_index": catalog.category_index}
+    groups = {"category_items": catalog.category_items}
+    groups["item_categories"] = catalog.item_categories
+    return (
+        {"codes.npy": catalog.codes}
+        | {f"{name}_blob.npy": table.blob for name, table in tables.items()}
+        | {f"{name}_offsets.npy": table.offsets for name, table in tables.items()}
+        | {f"{name}_hashes.npy": index.hashes for name, index in indexes.items()}
+        | {f"{name}_numbers.npy": index.numbers for name, index in indexes.items()}
+        | {f"{name}_start.npy": group.start for name, group in groups.items()}
+        | {f"{name}_members.npy": group.members for name, group in groups.items()}
+    )
+
+
+def tree_arrays(tree: SearchTree) -> dict[str, AnyArray]:
+    """The search tree as arrays by file name."""
+    return {
+        "trie.npy": tree.trie.child_start,
+        "node_vectors.npy": tree.vectors,
+        "node_biases.npy": tree.biases,
+    }
+
+
+def file_facts(folder: Path) -> dict[str, FileFacts]:
+    """Size and sha256 of every file of a bundle's folder, by its path inside."""
+    return {
+        name: FileFacts(size_bytes=path.stat().st_size, sha256=_sha256(path))
+        for name, path in sorted(_files(folder))
+    }
+
+
+def bundle_id(files: Mapping[str, FileFacts]) -> str:
+    """The id of a bundle with these files."""
+    listing = "".join(f"{name}\0{facts.sha256}\n" for name, facts in sorted(files.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, which makes the folder a bundle."""
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest alone.
+
+    Raises:
+        BundleError: there is none, or it is not one that this release reads.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except FileNotFoundError as error:
+        message = (
+            f"{folder} is not a bundle: it has no {MANIFEST}; export one, or name another folder"
+        )
+        raise BundleError(message) from error
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise BundleError(message) from error
+    version = found.get("format_version") if isinstance(found, dict) else None
+    if version != FORMAT_VERSION:
+        message = f"{path} has format_version {version!r}, this release reads {FORMAT_VERSION}"
+        raise BundleError(message)
+    try:
+        return Manifest.model_validate(found)
+    except ValidationError as error:
+        message = f"{path} is not a manifest: {error}"
+        raise BundleError(message) from error
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    if bundle_id(manifest.files) != manifest.bundle_id:
+        message = f"{folder / MANIFEST}: bundle_id is not the hash of its files: it was edited"
+        raise BundleError(message)
+    present = dict(_files(folder))
+    strangers = sorted(present.keys() - manifest.files.keys())
+    if strangers:
+        message = f"{folder} holds {strangers[0]!r}, which the manifest does not name: remove it"
+        raise BundleError(message)
+    for name, facts in manifest.files.items():
+        if name not in present:
+            message = f"{folder} has no {name}: the copy is incomplete, copy it again"
+            raise BundleError(message)
+        size = present[name].stat().st_size
+        if size != facts.size_bytes:
+            message = f"{name} has {size} bytes instead of {facts.size_bytes}: copy it again"
+            raise BundleError(message)
+        if _sha256(present[name]) != facts.sha256:
+            message = f"{name} is damaged (its sha256 differs): copy the bundle again"
+            raise BundleError(message)
+    missing = [f"{graph}.onnx" for graph in GRAPHS if f"{graph}.onnx" not in manifest.files]
+    if missing:
+        message = f"{folder} has no {missing[0]}: export it again"
+        raise BundleError(message)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (MANIFEST, *OUTSIDE):
+            yield name, path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load(folder: Path, name: str) -> AnyArray:
+    try:
+        array: AnyArray = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # NumPy maps no empty arrays
+        array = np.load(folder / name, allow_pickle=False)
+    return array
+
+
+def _catalog(arrays: Mapping[str, AnyArray]) -> Catalog:
+    def table(name: str) -> StringTable:
+        return StringTable(arrays[f"{name}_blob.npy"], arrays[f"{name}_offsets.npy"])
+
+    def index(name: str) -> StringIndex:
+        return StringIndex(arrays[f"{name}_hashes.npy"], arrays[f"{name}_numbers.npy"])
+
+    def groups(name: str) -> Groups:
+        return Groups(arrays[f"{name}_start.npy"], arrays[f"{name}_members.npy"])
+
+    return Catalog(
+        item_ids=table("item_ids"),
+        item_index=index("item_index"),
+        titles=table("titles"),
+        codes=arrays["codes.npy"],
+        categories=table("categories"),
+        category_index=index("category_index"),
+        category_items=groups("category_items"),
+        item_categories=groups("item_categories"),
+    )
+
+
+def _tree(arrays: Mapping[str, AnyArray]) -> SearchTree:
+    trie = Trie.from_child_start(arrays["trie.npy"])
+    return SearchTree(trie, arrays["node_vectors.npy"], arrays["node_biases.npy"])
+
+
+def _verify_shapes(
+    manifest: Manifest, catalog: Catalog, tree: SearchTree, popularity: AnyArray
+) -> None:
+    items, nodes, levels = manifest.items, manifest.nodes, len(manifest.levels)
+    checks = {
+        "item_ids": (len(catalog), items),
+        "titles": (len(catalog.titles), items),
+        "codes.npy": (catalog.codes.shape, (items, levels)),
+        "popularity.npy": (popularity.shape, (items,)),
+        "trie.npy": ((tree.trie.levels, tree.trie.item_count), (levels, items)),
+        "node_vectors.npy": (tree.vectors.shape, (nodes, manifest.width)),
+        "node_biases.npy": (tree.biases.shape, (nodes,)),
+        "trie.npy nodes": (tree.trie.node_count, nodes),
+    }
+    for name, (found, wanted) in checks.items():
+        if found != wanted:
+            message = f"{name} is {found} but the manifest says {wanted}: parts of two bundles"
+            raise BundleError(message)

@@ -1,0 +1,133 @@
+"""The one door to ONNX Runtime: the exported graphs as plain functions of NumPy arrays.
+
+Shapes: T history length, D width, W beams, L levels, M trie nodes, I inner nodes, N items.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import onnxruntime
+
+from model.beam_search import BeamResult
+from model.errors import BundleError
+from model.trie import Trie
+from model.types import AnyArray, FloatArray, IntArray
+
+GRAPHS = ("encoder", "decoder", "step", "item_encoder")
+
+
+@dataclass(frozen=True)
+class SearchTree:
+    """What a search reads besides h: they are inputs of the graphs, never part of them."""
+
+    trie: Trie
+    vectors: FloatArray
+    """[M, D]; the last N rows are the item vectors"""
+    biases: FloatArray
+    """[M]"""
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        """[N, D], leaf order."""
+        return self.vectors[self.trie.item_start :]
+
+
+class Graphs:
+    """The ONNX sessions of a bundle; safe to share between threads."""
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        """Load `encoder.onnx`, `decoder.onnx`, `step.onnx` and `item_encoder.onnx`.
+
+        Args:
+            folder: of the bundle.
+            threads: that one call may use. ONNX Runtime would take the host's core count, which
+                in a container is not what it may use.
+
+        Raises:
+            BundleError: a file is not a graph that this ONNX Runtime can run.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self._sessions = {name: _session(folder / f"{name}.onnx", options) for name in GRAPHS}
+
+    def encode(self, items: FloatArray) -> FloatArray:
+        """Vectors of a history's items [T >= 1, D], oldest first -> h [D], float16-rounded.
+
+        Rounding happens here, in every case, so that an h that was stored as float16 gives the
+        same answer as a fresh one.
+        """
+        (h,) = self._sessions["encoder"].run(None, {"items": items})
+        rounded: FloatArray = h.astype(np.float16).astype(np.float32)
+        return rounded
+
+    def search(self, h: FloatArray, tree: SearchTree, counts: AnyArray, width: int) -> BeamResult:
+        """The `width` most probable legal items: the whole beam search in one call.
+
+        Args:
+            h: encoded history [D].
+            tree: trie, vectors and biases.
+            counts: legal items below each node, int32 [M].
+            width: beams kept after each level.
+        """
+        slots = {
+            f"slots_{depth}": np.arange(size) for depth, size in enumerate(tree.trie.branching)
+        }
+        feeds = _tree_feeds(tree) | slots | {"h": h, "alive": counts, "beams": np.arange(width)}
+        nodes, log_probs, pruned = self._sessions["decoder"].run(None, feeds)
+        reached = np.isfinite(log_probs[:, 0])
+        leaves = nodes[reached] - tree.trie.item_start
+        return BeamResult(leaves, log_probs[reached], float(pruned.max()))
+
+    def child_log_probs(
+        self, h: FloatArray, nodes: IntArray, depth: int, tree: SearchTree
+    ) -> FloatArray:
+        """One level of the search, as `model.beam_search.StepDecoder` describes it."""
+        feeds = _tree_feeds(tree) | {
+            "h": h,
+            "nodes": np.asarray(nodes, dtype=np.int64),
+            "depth": np.array([depth]),
+            "slots": np.arange(tree.trie.branching[depth]),
+        }
+        (log_probs,) = self._sessions["step"].run(None, feeds)
+        return np.asarray(log_probs, dtype=np.float32)
+
+    def item_vectors(self, text: FloatArray, codes: IntArray) -> FloatArray:
+        """Vectors [N, D] of items known by text features [N, E] and codes [N, L] alone."""
+        feeds = {"text": text, "codes": np.asarray(codes, dtype=np.int64)}
+        (vectors,) = self._sessions["item_encoder"].run(None, feeds)
+        return np.asarray(vectors, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class GraphStepDecoder:
+    """`step.onnx` over one tree, in the form that `beam_search` drives."""
+
+    graphs: Graphs
+    tree: SearchTree
+
+    def child_log_probs(self, h: FloatArray, nodes: IntArray, depth: int) -> FloatArray:
+        """See `model.beam_search.StepDecoder`."""
+        return self.graphs.child_log_probs(h, nodes, depth, self.tree)
+
+
+def _tree_feeds(tree: SearchTree) -> dict[str, AnyArray]:
+    return {
+        "child_start": tree.trie.child_start,
+        "vectors": tree.vectors,
+        "biases": tree.biases,
+    }
+
+
+def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exception types share no base but Exception
+        message = f"{path.name} cannot be run: {error}"
+        raise BundleError(message) from error

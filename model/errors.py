@@ -1,0 +1,64 @@
+"""What the model package can refuse.
+
+ModelError
+    ConfigError               a setting is missing, unknown or out of range
+    DataError                 the catalogue or the events cannot be used as given
+    StageError                a stage's input folder is missing, unfinished or of other data
+    TrainingError             training cannot go on (non-finite loss, foreign checkpoint)
+    ExportError               an exported graph does not compute what PyTorch computes
+    BundleError               the bundle is missing, damaged, incomplete or of another format
+    UnknownItemError          an item id that the catalogue does not hold
+    UnknownCategoryError      a category path that no item of the catalogue has
+
+Catch `ModelError` to turn any of them into one line for a person. Messages name the file or the
+field, the value and the remedy; nothing here knows about HTTP.
+"""
+
+from collections.abc import Sequence
+
+
+class ModelError(Exception):
+    """Base of everything the model package refuses."""
+
+
+class ConfigError(ModelError):
+    """A setting is missing, unknown or out of range."""
+
+
+class DataError(ModelError):
+    """The catalogue or the events cannot be used as given."""
+
+
+class StageError(ModelError):
+    """A stage's input folder is missing, unfinished or belongs to other data."""
+
+
+class TrainingError(ModelError):
+    """Training cannot go on."""
+
+
+class ExportError(ModelError):
+    """An exported graph does not compute what PyTorch computes."""
+
+
+class BundleError(ModelError):
+    """The bundle is missing, damaged, incomplete or of another format."""
+
+
+class UnknownItemError(ModelError):
+    """An item id that the catalogue does not hold."""
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(f"item_id {item_id!r} is not in the catalogue")
+        self.item_id = item_id
+
+
+class UnknownCategoryError(ModelError):
+    """A category path that no item of the catalogue has."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__(
+            f"category path {list(path)!r} is not in the catalogue; "
+            "give a list of names from coarse to fine, as in an item's path"
+        )
+        self.path = tuple(path)

@@ -1,0 +1,56 @@
+"""The manifest: what a bundle says about itself, so that nothing has to be configured twice."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+"""Raised by every change that an older service could not read."""
+
+_FROZEN = ConfigDict(extra="forbid", frozen=True)
+
+
+class LevelFacts(BaseModel):
+    """One level of the semantic ID, coarse to fine."""
+
+    model_config = _FROZEN
+    name: str
+    kind: str
+    codes: int = Field(ge=1)
+
+
+class FileFacts(BaseModel):
+    """One file of the bundle."""
+
+    model_config = _FROZEN
+    size_bytes: int = Field(ge=0)
+    sha256: str
+
+
+class ScoreFacts(BaseModel):
+    """The served ranking score: `log p + weight * (h . v - bound)`.
+
+    `log p` is the generator's log-probability of the item, normalised over all items of the
+    catalogue; `bound` is `|h| * largest_item_norm`, so that the second term is never positive.
+    """
+
+    model_config = _FROZEN
+    fusion_weight: float = Field(ge=0)
+    largest_item_norm: float = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """`manifest.json`, written last: a folder without it is no bundle."""
+
+    model_config = _FROZEN
+    format_version: int
+    bundle_id: str
+    """sha256 over the names and hashes of all files, first 16 hexadecimal digits."""
+    levels: tuple[LevelFacts, ...]
+    items: int = Field(ge=1)
+    nodes: int = Field(ge=2)
+    width: int = Field(ge=1)
+    history_length: int = Field(ge=1)
+    beam_width: int = Field(ge=1)
+    score: ScoreFacts
+    facts: dict[str, object]
+    """How the tokens and the network came about; for people, nothing reads it back."""
+    files: dict[str, FileFacts]

@@ -1,0 +1,290 @@
+"""From a history to recommendations: encode, search with filters inside, rank, resolve.
+
+The one path from history to answer, used by the service and by `evaluate` alike.
+
+The served score of an item is `log p(item | history) + w * (h . v - u)`: the generator's
+log-probability plus the item head's opinion of it, where u = |h| * max |v| bounds every h . v, so
+that the second term is never positive. An item under a pruned prefix therefore scores at most the
+log-probability of that prefix: when the last item served is above all pruned prefixes, the list is
+exactly the best of the whole catalogue (`certified`).
+
+Shapes: N items, D width, L levels, R results, T history length.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.availability import Availability
+from model.beam_search import BeamResult, beam_search
+from model.bundle import Bundle
+from model.decoder import GraphStepDecoder
+from model.errors import BundleError
+from model.history import known_leaves, truncate
+from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
+
+FILTERS_KEPT = 32
+"""Category filters whose counts a worker keeps; each costs four bytes per trie node."""
+
+SCORE_TOLERANCE = 1e-3
+"""How far a float32 score may lie from the same score computed on another machine."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What one request asks for."""
+
+    history: Sequence[ItemId] = ()
+    """Oldest first; unknown ids are skipped and counted."""
+    k: int = 10
+    exclude: Sequence[ItemId] = ()
+    """Never returned; unknown ids are ignored."""
+    seen: Sequence[ItemId] = ()
+    """More items that the user has seen than `history` holds."""
+    exclude_seen: bool = True
+    """Drop the items of `history` and `seen`."""
+    categories: Sequence[Sequence[str]] = ()
+    """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One item of an answer."""
+
+    item_id: ItemId
+    rank: int
+    """1 is the best."""
+    score: float
+    source: str
+    """`generated` or `popular`."""
+    title: str
+    path: CategoryPath
+    semantic_id: SemanticId
+    level_log_probs: tuple[float, ...] | None
+    """Of each choice from coarse to fine, [L + 1]; None for popular items."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One answer, best item first."""
+
+    items: tuple[RecommendedItem, ...]
+    unknown_history_items: int
+    certified: bool | None
+    """Whether the generated list is proven to be the exact one; None where nothing was searched."""
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds in `encode`, `decode` and `resolve`."""
+
+
+class Recommender:
+    """Answers queries from a bundle; one per thread, for it owns the availability counts."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._trie = bundle.tree.trie
+        self._everything = Availability(self._trie, np.ones(len(bundle.catalog), dtype=bool))
+        self._filtered: OrderedDict[tuple[int, ...], Availability] = OrderedDict()
+        self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
+        smoothed = bundle.popularity + 1.0
+        self._log_popularity = np.log(smoothed / smoothed.sum())
+
+    def recommend(self, query: Query) -> Recommendation:
+        """The best `k` legal items; popular ones when the history says nothing.
+
+        Raises:
+            UnknownCategoryError: a filter names a path that no item has.
+        """
+        clock = StageClock()
+        leaves = known_leaves(query.history, self.bundle.catalog)
+        unknown = len(query.history) - len(leaves)
+        found, fused, certified = None, np.empty(0, dtype=np.float32), None
+        with self._legal(query, leaves) as availability:
+            if len(leaves):
+                h = self.encode(leaves)
+                clock.lap("encode")
+                width = max(self.bundle.manifest.beam_width, query.k)
+                found = self._search(h, width, availability)
+                fused = self.fuse(h, found)
+                clock.lap("decode")
+                certified = is_certified(found, fused, query.k)
+            items = self._resolve(query.k, found, fused, availability)
+        clock.lap("resolve")
+        return Recommendation(items, unknown, certified, clock.seconds)
+
+    def popular(self, query: Query) -> Recommendation:
+        """The most popular legal items, whatever the history says.
+
+        Raises:
+            UnknownCategoryError: a filter names a path that no item has.
+        """
+        clock = StageClock()
+        leaves = known_leaves(query.history, self.bundle.catalog)
+        with self._legal(query, leaves) as availability:
+            items = self._resolve(query.k, None, np.empty(0, dtype=np.float32), availability)
+        clock.lap("resolve")
+        return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
+
+    def encode(self, leaves: IntArray) -> FloatArray:
+        """Encode a history of leaves [T >= 1], oldest first, to h [D]."""
+        newest = truncate(leaves, self.bundle.manifest.history_length)
+        return self.bundle.graphs.encode(self.bundle.tree.item_vectors[newest])
+
+    def search(self, h: FloatArray, width: int, *, excluded: IntArray) -> BeamResult:
+        """Items of the whole catalogue but `excluded` leaves, best first by log-probability."""
+        with self._everything.without(excluded):
+            return self._search(h, width, self._everything)
+
+    def search_exhaustively(self, h: FloatArray, *, excluded: IntArray) -> BeamResult:
+        """Every legal item of the catalogue with its exact log-probability; slow."""
+        decoder = GraphStepDecoder(self.bundle.graphs, self.bundle.tree)
+        with self._everything.without(excluded):
+            counts = self._everything.counts
+            return beam_search(decoder, self._trie, h, counts, self._trie.item_count)
+
+    def item_scores(self, h: FloatArray) -> FloatArray:
+        """The item head's score h . v of every item [N], leaf order."""
+        scores: FloatArray = self.bundle.tree.item_vectors @ h
+        return scores
+
+    def fuse(self, h: FloatArray, found: BeamResult) -> FloatArray:
+        """The served score of each item found [R]."""
+        score = self.bundle.manifest.score
+        affinities = self.bundle.tree.item_vectors[found.leaves] @ h
+        bound = np.float32(np.linalg.norm(h) * score.largest_item_norm)
+        fused: FloatArray = found.totals() + np.float32(score.fusion_weight) * (affinities - bound)
+        return fused
+
+    def _search(self, h: FloatArray, width: int, availability: Availability) -> BeamResult:
+        return self.bundle.graphs.search(h, self.bundle.tree, availability.counts, width)
+
+    @contextmanager
+    def _legal(self, query: Query, history: IntArray) -> Iterator[Availability]:
+        """The counts under the query's filters, restored afterwards."""
+        catalog = self.bundle.catalog
+        excluded = [known_leaves(query.exclude, catalog)]
+        if query.exclude_seen:
+            excluded += [history, known_leaves(query.seen, catalog)]
+        availability = self._under(query.categories)
+        with availability.without(np.concatenate([*excluded])):
+            yield availability
+
+    def _under(self, paths: Sequence[Sequence[str]]) -> Availability:
+        """Counts of the items below any of `paths`; the last used filters are kept."""
+        if not paths:
+            return self._everything
+        key = tuple(sorted({self.bundle.catalog.category(path) for path in paths}))
+        if key not in self._filtered:
+            legal = np.zeros(len(self.bundle.catalog), dtype=bool)
+            for number in key:
+                legal[self.bundle.catalog.category_items[number]] = True
+            self._filtered[key] = Availability(self._trie, legal)
+            if len(self._filtered) > FILTERS_KEPT:
+                self._filtered.popitem(last=False)
+        self._filtered.move_to_end(key)
+        return self._filtered[key]
+
+    def _resolve(
+        self, k: int, found: BeamResult | None, fused: FloatArray, availability: Availability
+    ) -> tuple[RecommendedItem, ...]:
+        """Generated items by served score, then popular ones below them on the same scale."""
+        items: list[RecommendedItem] = []
+        taken: IntArray = np.empty(0, dtype=np.int64)
+        if found is not None:
+            # Equal scores are put in leaf order, so that the answer never depends on chance.
+            best = np.lexsort((found.leaves, -fused))[:k]
+            taken = found.leaves[best]
+            for place in best:
+                probs = tuple(float(p) for p in found.log_probs[place])
+                leaf, score = int(found.leaves[place]), float(fused[place])
+                items.append(self._item(leaf, len(items) + 1, score, "generated", probs))
+        popular = self._popular_leaves(k - len(items), availability, taken)
+        if len(popular):
+            own = self._log_popularity[popular]
+            lowest = items[-1].score if items else 0.0
+            scores = own + min(0.0, lowest - float(own[0]))
+            for leaf, score in zip(popular, scores, strict=True):
+                items.append(self._item(int(leaf), len(items) + 1, float(score), "popular", None))
+        return tuple(items)
+
+    def _item(
+        self, leaf: int, rank: int, score: float, source: str, probs: tuple[float, ...] | None
+    ) -> RecommendedItem:
+        catalog = self.bundle.catalog
+        return RecommendedItem(
+            item_id=catalog.item_id(leaf),
+            rank=rank,
+            score=score,
+            source=source,
+            title=catalog.title(leaf),
+            path=catalog.path(leaf),
+            semantic_id=catalog.semantic_id(leaf),
+            level_log_probs=probs,
+        )
+
+    def _popular_leaves(self, wanted: int, availability: Availability, taken: IntArray) -> IntArray:
+        """The most popular `wanted` legal leaves that are not taken yet."""
+        chosen: list[int] = []
+        chunk = 1024
+        for start in range(0, len(self._by_popularity), chunk):
+            if len(chosen) >= wanted:
+                break
+            leaves = self._by_popularity[start : start + chunk]
+            leaves = leaves[availability.legal(leaves) & ~np.isin(leaves, taken)]
+            chosen += leaves[: wanted - len(chosen)].tolist()
+        return np.array(chosen, dtype=np.int64)
+
+
+class StageClock:
+    """Seconds between the laps of one request."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Ascribe the time since the last lap to `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def is_certified(found: BeamResult, fused: FloatArray, k: int) -> bool:
+    """Whether no item beyond `found` can belong to the best `k`.
+
+    Items under a pruned prefix score at most its log-probability (the fused term is never
+    positive); the float32 sums on both sides are trusted to 1e-4.
+    """
+    if not np.isfinite(found.pruned):
+        return True
+    if len(fused) < k:
+        return False
+    return bool(np.sort(fused)[-k] >= found.pruned + 1e-4)
+
+
+def verify_golden(recommender: Recommender) -> None:
+    """Answer the bundle's golden cases; also warms everything up.
+
+    Raises:
+        BundleError: an answer differs from the one given at export.
+    """
+    for number, case in enumerate(recommender.bundle.golden):
+        answer = recommender.recommend(Query(case.history, k=len(case.items))).items
+        expected = dict(zip(case.items, case.scores, strict=True))
+        same_scores = len(answer) == len(case.scores) and np.allclose(
+            [item.score for item in answer], case.scores, atol=SCORE_TOLERANCE
+        )
+        # Items whose scores are equal within the tolerance may change places.
+        known = all(
+            item.item_id in expected or item.score <= case.scores[-1] + SCORE_TOLERANCE
+            for item in answer
+        )
+        if not (same_scores and known):
+            message = (
+                f"golden case {number} of bundle {recommender.bundle.bundle_id} is answered "
+                "differently here than at export: this machine cannot serve it"
+            )
+            raise BundleError(message)

@@ -1,0 +1,197 @@
+"""The category tree as codes: every node is a contiguous range.
+
+Paths are tuples of names, coarse to fine. In the sorted order of tuples a node comes right before
+everything below it, so the rank of a path among the sorted coded paths *is* its depth-first
+number, and the codes at or below a node are a slice of that order.
+"""
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from model.types import CategoryPath
+
+UNCATEGORISED: CategoryPath = ("Uncategorised",)
+"""The path of an item that has none."""
+
+
+@dataclass(frozen=True)
+class TaxonomyNode:
+    """One category and the codes at or below it."""
+
+    path: CategoryPath
+    first_code: int
+    end_code: int
+    """Exclusive."""
+    items: int
+    """Items at or below the node."""
+    is_merged: bool
+    """The node has no code of its own: its items share the code of an ancestor, its only code."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the node as taxonomy.json spells it."""
+        return {
+            "path": list(self.path),
+            "first_code": self.first_code,
+            "end_code": self.end_code,
+            "items": self.items,
+            "merged": self.is_merged,
+        }
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The category tree of one level."""
+
+    nodes: tuple[TaxonomyNode, ...]
+    """Every node that has items at or below it, depth-first; the root has the path ()."""
+    code_paths: tuple[CategoryPath, ...]
+    """The path that each code stands for, [K]."""
+
+    def code(self, path: CategoryPath) -> int | None:
+        """Return the code of an item at `path`, () meaning none given.
+
+        A path that the catalogue does not hold gets the code of the deepest known node above it;
+        if that node has no items of its own, the first code below it. None if nothing is known.
+        """
+        known = path or UNCATEGORISED
+        for depth in range(len(known), 0, -1):
+            node = self._node_of.get(known[:depth])
+            if node is not None:
+                return node.first_code
+        root = self._node_of.get(())
+        return root.first_code if root is not None and () in self.code_paths else None
+
+    def code_range(self, path: CategoryPath) -> tuple[int, int] | None:
+        """Return (first, end) of the codes at or below `path`, or None if it is unknown.
+
+        For a merged node the code is shared with items of its ancestor and siblings.
+        """
+        node = self._node_of.get(path)
+        return None if node is None else (node.first_code, node.end_code)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tree as taxonomy.json spells it."""
+        return {
+            "nodes": [node.to_json() for node in self.nodes],
+            "code_paths": [list(path) for path in self.code_paths],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Taxonomy":
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError: a field is missing.
+        """
+        nodes = tuple(
+            TaxonomyNode(
+                path=tuple(node["path"]),
+                first_code=int(node["first_code"]),
+                end_code=int(node["end_code"]),
+                items=int(node["items"]),
+                is_merged=bool(node["merged"]),
+            )
+            for node in value["nodes"]
+        )
+        return cls(nodes, tuple(tuple(path) for path in value["code_paths"]))
+
+    @cached_property
+    def _node_of(self) -> dict[CategoryPath, TaxonomyNode]:
+        return {node.path: node for node in self.nodes}
+
+
+def build_taxonomy(paths: Iterable[CategoryPath], max_codes: int) -> Taxonomy:
+    """Number the categories of `paths`, one per item, with at most `max_codes` codes.
+
+    Categories that hold items themselves get a code. While there are too many, the leaf with the
+    fewest items is merged into its parent (of equals the deepest, then the first in order). An
+    empty path counts as "Uncategorised".
+    """
+    own_items = Counter(path or UNCATEGORISED for path in paths)
+    total_items: Counter[CategoryPath] = Counter()
+    for path, items in own_items.items():
+        for depth in range(len(path) + 1):
+            total_items[path[:depth]] += items
+    coded = sorted(_merge_leaves(own_items, total_items, max_codes))
+    code_of = {path: code for code, path in enumerate(coded)}
+    nodes = tuple(_node(path, total_items[path], coded, code_of) for path in sorted(total_items))
+    return Taxonomy(nodes, tuple(coded))
+
+
+def common_root(paths: Iterable[CategoryPath]) -> CategoryPath:
+    """Return the longest path that starts every non-empty path of `paths`."""
+    distinct = {path for path in paths if path}
+    if not distinct:
+        return ()
+    low, high = min(distinct), max(distinct)
+    depth = 0
+    while depth < min(len(low), len(high)) and low[depth] == high[depth]:
+        depth += 1
+    return low[:depth]
+
+
+def spread_paths(
+    paths: Sequence[CategoryPath], root: CategoryPath, levels: int
+) -> list[list[CategoryPath]]:
+    """Return, for each of `levels` levels, every item's path at that level.
+
+    Level i holds the first i names below `root`; the last holds the full path. Shorter paths stay
+    as they are.
+    """
+    prefixes = [[path[: len(root) + level] for path in paths] for level in range(1, levels)]
+    return [*prefixes, list(paths)]
+
+
+def _merge_leaves(
+    own_items: Mapping[CategoryPath, int], total_items: Mapping[CategoryPath, int], max_codes: int
+) -> set[CategoryPath]:
+    """Return the paths that keep a code of their own, at most `max_codes`."""
+    held = dict(own_items)
+    children = Counter(path[:-1] for path in total_items if path)
+    # A merged child's items add up in its parent, which becomes a leaf when the last child is gone.
+    leaves = [_LeafRank.of(path, held[path]) for path in total_items if not children[path]]
+    heapq.heapify(leaves)
+    while len(held) > max_codes:
+        path = heapq.heappop(leaves).path
+        parent = path[:-1]
+        held[parent] = held.get(parent, 0) + held.pop(path)
+        children[parent] -= 1
+        if not children[parent]:
+            heapq.heappush(leaves, _LeafRank.of(parent, held[parent]))
+    return set(held)
+
+
+@dataclass(frozen=True, order=True)
+class _LeafRank:
+    """Orders leaves by how readily they merge."""
+
+    items: int
+    height: int
+    path: CategoryPath
+
+    @classmethod
+    def of(cls, path: CategoryPath, items: int) -> "_LeafRank":
+        return cls(items, -len(path), path)
+
+
+def _node(
+    path: CategoryPath,
+    items: int,
+    coded: Sequence[CategoryPath],
+    code_of: Mapping[CategoryPath, int],
+) -> TaxonomyNode:
+    depth = len(path)
+    first = bisect_left(coded, path)
+    end = bisect_right(coded, path, lo=first, key=lambda other: other[:depth])
+    if end > first:
+        return TaxonomyNode(path, first, end, items, is_merged=False)
+    ancestor = path
+    while ancestor not in code_of:
+        ancestor = ancestor[:-1]
+    code = code_of[ancestor]
+    return TaxonomyNode(path, code, code + 1, items, is_merged=True)
