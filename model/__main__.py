@@ -1,0 +1,229 @@
+"""The command `cofine` (also `python -m model`): the offline half, stage by stage or in one run."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from model.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from model.training.export import Stages
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:  # the serving image has neither
+    sys.exit(f"cofine needs {missing.name}: install the package with its [train] extra")
+
+app = typer.Typer(
+    help="Cofine, offline: from a catalogue and events to a bundle that the service answers from.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+Folder = Annotated[Path, typer.Argument(help="Workspace folder with the stages' results.")]
+BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder.")]
+PresetOption = Annotated[str, typer.Option(help="tiny, demo or base.")]
+
+
+@app.command()
+def prepare(
+    workspace: Folder,
+    items: Annotated[list[Path], typer.Option(help="Catalogue: Parquet, CSV or JSON Lines.")],
+    events: Annotated[list[Path], typer.Option(help="Events: Parquet, CSV or JSON Lines.")],
+    split: Annotated[str, typer.Option(help="leave_one_out or time.")] = "leave_one_out",
+    item_column: Annotated[
+        list[str] | None, typer.Option(help="Renames as OURS=THEIRS, once per column.")
+    ] = None,
+    event_column: Annotated[
+        list[str] | None, typer.Option(help="Renames as OURS=THEIRS, once per column.")
+    ] = None,
+) -> None:
+    """Check, count and split a catalogue and its events."""
+    from model.training.config import validated
+    from model.training.preparation.prepare import PrepareConfig, report_table
+    from model.training.preparation.prepare import prepare as run_prepare
+
+    settings = {
+        "items": items,
+        "events": events,
+        "split": split,
+        "item_columns": _renames(item_column),
+        "event_columns": _renames(event_column),
+    }
+    config = validated(PrepareConfig, settings, "cofine prepare")
+    console.print(report_table(run_prepare(config, _stages(workspace).prepared)))
+
+
+@app.command()
+def synthesize(
+    output: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    items: Annotated[int, typer.Option(help="100 to 1,000,000.")] = 1000,
+    users: Annotated[int, typer.Option()] = 2000,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Make a synthetic web shop with a known best answer."""
+    from model.training.config import validated
+    from model.training.synthesis.synthesize import SynthesizeConfig
+    from model.training.synthesis.synthesize import synthesize as run_synthesize
+
+    settings = {"items": items, "users": users, "seed": seed}
+    config = validated(SynthesizeConfig, settings, "cofine synthesize")
+    console.print_json(run_synthesize(config, output).model_dump_json())
+
+
+@app.command()
+def embed(workspace: Folder, preset: PresetOption = "base") -> None:
+    """Embed the items' texts."""
+    from model.training.config import read_preset
+    from model.training.embedding.embed import embed as run_embed
+
+    stages = _stages(workspace)
+    run_embed(read_preset(preset).embed, stages.prepared, stages.embedded)
+
+
+@app.command()
+def tokenize(workspace: Folder, preset: PresetOption = "base") -> None:
+    """Give every item its semantic ID."""
+    from model.training.config import read_preset
+    from model.training.tokenizers.tokenize import tokenize as run_tokenize
+
+    stages = _stages(workspace)
+    folders = (stages.prepared, stages.embedded, stages.tokenized)
+    run_tokenize(read_preset(preset).tokenize, *folders)
+
+
+@app.command()
+def train(
+    workspace: Folder,
+    preset: PresetOption = "base",
+    refit: Annotated[
+        bool, typer.Option(help="On all events, for as many epochs as validation chose.")
+    ] = False,
+) -> None:
+    """Train encoder, generator and item head; continues an interrupted training."""
+    from model.training.config import read_preset
+    from model.training.train import refit as run_refit
+    from model.training.train import train as run_train
+
+    stages, config = _stages(workspace), read_preset(preset).train
+    folders = (stages.prepared, stages.embedded, stages.tokenized)
+    if refit:
+        run_refit(config, folders, stages.trained, _stages(workspace, refit=True).trained)
+    else:
+        run_train(config, *folders, stages.trained)
+
+
+@app.command()
+def export(
+    workspace: Folder,
+    bundle: BundleFolder,
+    refit: Annotated[bool, typer.Option(help="The network trained on all events.")] = False,
+) -> None:
+    """Export a checked bundle."""
+    from model.training.export import export as run_export
+
+    manifest = run_export(_stages(workspace, refit=refit), bundle)
+    console.print(f"bundle {manifest.bundle_id} in {bundle}")
+
+
+@app.command()
+def evaluate(
+    bundle: BundleFolder,
+    workspace: Annotated[Path, typer.Option(help="Workspace that holds the prepared events.")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    users: Annotated[int | None, typer.Option(help="Measure a sample of users.")] = None,
+    beam_width: Annotated[int | None, typer.Option(help="Instead of the bundle's own.")] = None,
+    oracle: Annotated[Path | None, typer.Option(help="oracle.parquet of a synthetic shop.")] = None,
+) -> None:
+    """Measure a bundle through the code that serves it."""
+    from model.training.config import validated
+    from model.training.evaluation.evaluate import EvaluateConfig
+    from model.training.evaluation.evaluate import evaluate as run_evaluate
+
+    settings = {"split": split, "users": users, "beam_width": beam_width, "oracle": oracle}
+    config = validated(EvaluateConfig, settings, "cofine evaluate")
+    run_evaluate(config, bundle, _stages(workspace).prepared)
+
+
+@app.command()
+def inspect(
+    bundle: BundleFolder,
+    item: Annotated[
+        str | None, typer.Argument(help="An item id: its codes and neighbours.")
+    ] = None,
+) -> None:
+    """Show what is in a bundle, or all about one item."""
+    from model.bundle import Bundle
+    from model.training.inspection import InspectConfig, inspect_bundle, inspect_item
+
+    opened = Bundle.open(bundle)
+    if item is None:
+        inspect_bundle(InspectConfig(), opened, console)
+    else:
+        inspect_item(InspectConfig(), opened, item, console)
+
+
+@app.command()
+def example(bundle: BundleFolder) -> None:
+    """Show one recommendation, and the HTTP call that gives the same."""
+    from model.bundle import Bundle
+    from model.training.example import show_example
+
+    show_example(Bundle.open(bundle), console)
+
+
+@app.command()
+def recommend(
+    bundle: BundleFolder,
+    users: Annotated[Path, typer.Argument(help="user_id and history, or a prepared folder.")],
+    output: Annotated[Path, typer.Argument(help="Parquet file for the lists.")],
+    k: Annotated[int, typer.Option(help="Items per list.")] = 10,
+) -> None:
+    """Make lists for many users at once."""
+    from model.bundle import Bundle
+    from model.training.bulk import BulkConfig, recommend_users
+    from model.training.config import validated
+
+    config = validated(BulkConfig, {"k": k}, "cofine recommend")
+    report = recommend_users(config, Bundle.open(bundle), users, output)
+    console.print_json(report.model_dump_json())
+
+
+@app.command()
+def run(config: Annotated[Path, typer.Argument(help="TOML file of the run.")]) -> None:
+    """Run all stages from one TOML file; what is up to date is skipped."""
+    from model.training.config import read_run_config
+    from model.training.pipeline import run_pipeline
+
+    run_pipeline(read_run_config(config), console)
+
+
+def main() -> None:
+    """Run the command; what it refuses is one line and exit status 2."""
+    try:
+        app()
+    except ModelError as error:
+        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _stages(workspace: Path, *, refit: bool = False) -> "Stages":
+    from model.training.pipeline import Workspace
+
+    return Workspace(workspace).stages(refit=refit)
+
+
+def _renames(pairs: list[str] | None) -> dict[str, str]:
+    """`["title=name"]` -> `{"title": "name"}`."""
+    for pair in pairs or ():
+        if "=" not in pair:
+            message = f"a column is renamed as OURS=THEIRS, as in title=name; got {pair!r}"
+            raise ConfigError(message)
+    return dict(pair.split("=", 1) for pair in pairs or ())
+
+
+if __name__ == "__main__":
+    main()

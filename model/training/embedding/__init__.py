@@ -1,0 +1,1 @@
+"""Vectors of the items' texts: the stage `embed`."""

@@ -1,0 +1,187 @@
+"""From a trained network to a bundle: arrays, graphs, golden cases, manifest last.
+
+The bundle is built in a folder of its own beside its destination, opened and checked there through
+the code that serves it, and only then renamed: a destination is a whole bundle or not there.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from model.bundle import (
+    Bundle,
+    bundle_id,
+    catalog_arrays,
+    file_facts,
+    tree_arrays,
+    write_manifest,
+)
+from model.catalog import build_catalog
+from model.decoder import SearchTree
+from model.errors import ExportError
+from model.manifest import FORMAT_VERSION, Manifest, ScoreFacts
+from model.recommender import Query, Recommender, verify_golden
+from model.training.graphs import export_graphs
+from model.training.network import Network
+from model.training.parity import check_parity
+from model.training.train import TrainConfig, build_network, load, read_training
+from model.training.training_set import TrainingSet, read_training_set
+from model.types import AnyArray
+
+GOLDEN_CASES = 8
+GOLDEN_SEED = 20
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The folders that a bundle is made from."""
+
+    prepared: Path
+    embedded: Path
+    tokenized: Path
+    trained: Path
+
+
+def export(stages: Stages, output: Path) -> Manifest:
+    """Write the bundle in folder `output`, replacing one that is there.
+
+    Raises:
+        StageError: a stage is unfinished.
+        ExportError: an exported graph does not compute what PyTorch computes.
+        BundleError: the finished bundle does not open.
+    """
+    network, data, facts = read_trained(stages)
+    building = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    with torch.no_grad():
+        items = network.item_vectors()
+        tensors = network.tree(items)
+    tree = SearchTree(data.catalogue.trie, tensors.vectors.numpy(), tensors.biases.numpy())
+    _write_arrays(building, tree_arrays(tree) | _catalogue_arrays(stages.prepared, data))
+    _copy_encoders(stages, building)
+    export_graphs(network, building)
+    (building / "golden.json").write_text("[]", encoding="utf-8")
+    manifest = _manifest(network, data, facts, tree)
+    _seal(building, manifest)
+    bundle = Bundle.open(building)
+    check_parity(network, bundle)
+    cases = _golden_cases(bundle)
+    (building / "golden.json").write_text(json.dumps(cases, indent=1), encoding="utf-8")
+    sealed = _seal(building, manifest)
+    verify_golden(Recommender(Bundle.open(building)))
+    _put_in_place(building, output)
+    return sealed
+
+
+def read_trained(stages: Stages) -> tuple[Network, TrainingSet, Mapping[str, object]]:
+    """Restore the best network of a finished training, in evaluation mode on the CPU.
+
+    Raises:
+        StageError: a stage is unfinished.
+    """
+    facts = read_training(stages.trained)
+    config = TrainConfig.model_validate(facts["config"])
+    data = read_training_set(
+        stages.prepared,
+        stages.embedded,
+        stages.tokenized,
+        history_length=config.history_length,
+        refit=bool(facts["refit"]),
+    )
+    network = build_network(config, data)
+    network.load_state_dict(load(stages.trained / "best.ckpt")["network"])
+    return network.eval().requires_grad_(requires_grad=False), data, facts
+
+
+def _catalogue_arrays(prepared: Path, data: TrainingSet) -> dict[str, AnyArray]:
+    items = pl.read_parquet(prepared / "items.parquet", columns=["item_id", "title", "categories"])
+    items = items[data.catalogue.order]
+    catalog = build_catalog(
+        items["item_id"].to_list(),
+        items["title"].to_list(),
+        items["categories"].to_list(),
+        data.catalogue.codes,
+    )
+    return catalog_arrays(catalog) | {"popularity.npy": data.popularity.astype(np.int64)}
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, AnyArray]) -> None:
+    for name, array in arrays.items():
+        np.save(folder / name, array, allow_pickle=False)
+
+
+def _copy_encoders(stages: Stages, folder: Path) -> None:
+    """What turns a new item's text into codes and features."""
+    shutil.copytree(stages.embedded / "text_encoder", folder / "text_encoder")
+    shutil.copytree(stages.tokenized / "codebooks", folder / "codebooks")
+    for name in ("taxonomy.json", "collaborative_from_text.npy"):
+        if (stages.tokenized / name).is_file():
+            shutil.copy(stages.tokenized / name, folder / name)
+    shutil.copy(stages.tokenized / "levels.json", folder / "levels.json")
+
+
+def _manifest(
+    network: Network, data: TrainingSet, facts: Mapping[str, object], tree: SearchTree
+) -> Manifest:
+    config = TrainConfig.model_validate(facts["config"])
+    best = facts["best"]
+    if not isinstance(best, dict):  # pragma: no cover - training.json is our own file
+        message = "training.json names no best epoch: train again"
+        raise ExportError(message)
+    norms = np.linalg.norm(tree.item_vectors, axis=1)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        bundle_id="",
+        levels=data.catalogue.levels,
+        items=tree.trie.item_count,
+        nodes=tree.trie.node_count,
+        width=network.shape.width,
+        history_length=network.shape.history_length,
+        beam_width=config.beam_width,
+        score=ScoreFacts(
+            fusion_weight=float(best["fusion_weight"]),
+            # A little above the true maximum, so that rounding cannot make the bound fail.
+            largest_item_norm=float(norms.max()) * 1.0001,
+        ),
+        facts={"training": facts["config"], "refit": facts["refit"], "best_epoch": best},
+        files={},
+    )
+
+
+def _seal(folder: Path, manifest: Manifest) -> Manifest:
+    files = file_facts(folder)
+    sealed = manifest.model_copy(update={"files": files, "bundle_id": bundle_id(files)})
+    write_manifest(folder, sealed)
+    return sealed
+
+
+def _golden_cases(bundle: Bundle) -> list[dict[str, object]]:
+    """Histories composed from catalogue items, never a user's, with their answers."""
+    generator = np.random.default_rng(GOLDEN_SEED)
+    recommender = Recommender(bundle)
+    longest = min(bundle.manifest.history_length, len(bundle.catalog))
+    cases: list[dict[str, object]] = []
+    for length in np.linspace(0, longest, GOLDEN_CASES).astype(int):
+        leaves = generator.integers(len(bundle.catalog), size=length)
+        history = [bundle.catalog.item_id(int(leaf)) for leaf in leaves]
+        answer = recommender.recommend(Query(history, k=10)).items
+        items, scores = [item.item_id for item in answer], [item.score for item in answer]
+        cases.append({"history": history, "items": items, "scores": scores})
+    return cases
+
+
+def _put_in_place(building: Path, output: Path) -> None:
+    """Rename `building` to `output`; a bundle that is there gives way."""
+    former = output.with_name(f".{output.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if output.exists():
+        output.replace(former)
+    building.replace(output)
+    shutil.rmtree(former, ignore_errors=True)

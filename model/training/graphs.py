@@ -1,0 +1,103 @@
+"""PyTorch modules -> ONNX files.
+
+Everything that can differ between bundles or requests is an input with a free length: the trie,
+the vectors, the width of the beam (length of `beams`) and the branching of each depth (length of
+`slots_0`, `slots_1`, ...). One export serves every later state of the catalogue.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from model.errors import ExportError
+from model.training.network import Network
+from model.training.search_graph import DecoderGraph, EncoderGraph, ItemEncoderGraph, StepGraph
+
+
+def export_graphs(network: Network, folder: Path) -> None:
+    """Write `encoder.onnx`, `decoder.onnx`, `step.onnx` and `item_encoder.onnx` into `folder`.
+
+    Raises:
+        ExportError: a module cannot be turned into a graph.
+    """
+    network = network.cpu().eval()
+    levels = len(network.shape.codebook_sizes)
+    width = network.shape.width
+    with torch.no_grad():
+        tree = network.tree(network.item_vectors())
+    search_tree = {
+        "child_start": tree.child_start.to(torch.int32),
+        "vectors": tree.vectors,
+        "biases": tree.biases.detach(),
+    }
+    h = torch.zeros(width)
+    slots = {f"slots_{depth}": torch.arange(3 + depth) for depth in range(levels + 1)}
+    alive = {"alive": torch.ones(len(tree.biases), dtype=torch.int32), "beams": torch.arange(7)}
+    step = {"h": h, "nodes": torch.arange(4), "depth": torch.tensor([0])}
+    known = min(5, network.shape.history_length)
+    item = {"text": torch.zeros(3, len(network.text_basis)), "codes": torch.zeros(3, levels).long()}
+    _export(
+        EncoderGraph(network), {"items": torch.zeros(known, width)}, folder / "encoder.onnx", ["h"]
+    )
+    _export(
+        DecoderGraph(network),
+        {"h": h} | search_tree | alive | slots,
+        folder / "decoder.onnx",
+        ["leaves", "log_probs", "pruned"],
+    )
+    _export(
+        StepGraph(network),
+        step | search_tree | {"slots": torch.arange(3)},
+        folder / "step.onnx",
+        ["child_log_probs"],
+    )
+    _export(ItemEncoderGraph(network), item, folder / "item_encoder.onnx", ["vectors"])
+
+
+FREE_LENGTHS = {
+    "items": "history",
+    "nodes": "beam_nodes",
+    "child_start": "inner_nodes",
+    "vectors": "all_nodes",
+    "biases": "all_nodes",
+    "alive": "all_nodes",
+    "beams": "beam_width",
+    "text": "new_items",
+    "codes": "new_items",
+}
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], path: Path, outputs: list[str]) -> None:
+    shapes = [_free(name) for name in inputs]
+    # Graphs with a free number of `slots` take them as one variable argument.
+    fixed = sum(not name.startswith("slots_") for name in inputs)
+    nested = (*shapes[:fixed], tuple(shapes[fixed:])) if fixed < len(shapes) else tuple(shapes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                path,
+                input_names=list(inputs),
+                output_names=outputs,
+                dynamic_shapes=nested,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                optimize=True,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            message = f"{path.name} cannot be exported: {error}"
+            raise ExportError(message) from error
+
+
+def _free(name: str) -> dict[int, Dim] | None:
+    if name.startswith("slots"):
+        return {0: Dim.DYNAMIC}
+    return {0: Dim.DYNAMIC} if name in FREE_LENGTHS else None

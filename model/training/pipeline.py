@@ -1,0 +1,163 @@
+"""A whole run, stage by stage; a stage whose inputs are unchanged is skipped.
+
+Each stage leaves a stamp `stages/<stage>.json` in the workspace, written when it is finished: the
+fingerprint of its settings, of the stages before it and, for `prepare`, of the input files' bytes.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from model.training.config import RunConfig
+from model.training.embedding.embed import embed
+from model.training.evaluation.evaluate import evaluate
+from model.training.export import Stages, export
+from model.training.preparation.prepare import PrepareConfig, prepare, report_table
+from model.training.stage_files import save_json
+from model.training.synthesis.synthesize import synthesize
+from model.training.tokenizers.tokenize import tokenize
+from model.training.train import refit, train
+
+FORMAT = 1
+"""Raised when a stage's result changes its meaning, so that older ones are made again."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages of a run keep their results."""
+
+    path: Path
+
+    @property
+    def synthetic(self) -> Path:
+        """Files of the synthetic shop."""
+        return self.path / "synthetic"
+
+    def stages(self, *, refit: bool = False) -> Stages:
+        """The folders that a bundle is made from."""
+        trained = "refitted" if refit else "trained"
+        folders = ("prepared", "embedded", "tokenized", trained)
+        return Stages(*(self.path / folder for folder in folders))
+
+
+@dataclass
+class StageRunner:
+    """Runs stages in order and remembers in the workspace which are up to date."""
+
+    workspace: Workspace
+    console: Console
+    lineage: str = str(FORMAT)
+    """Fingerprint of everything before the next stage."""
+
+    def run(self, name: str, settings: object, output: Path, work: Callable[[], object]) -> None:
+        """Do `work` unless `output` was made from the same settings and earlier stages.
+
+        Args:
+            name: of the stage.
+            settings: whatever decides its result, with a faithful `repr`.
+            output: its folder; a folder of other settings is removed first.
+            work: makes it.
+        """
+        self.lineage = hashlib.sha256(f"{self.lineage}\n{name}\n{settings!r}".encode()).hexdigest()
+        stamp = self.workspace.path / "stages" / f"{name}.json"
+        found = json.loads(stamp.read_text()) if stamp.is_file() else {}
+        same = found.get("fingerprint") == self.lineage
+        if same and found.get("finished") and output.exists():
+            self.console.print(f"[dim]{name:<10} unchanged, skipped[/dim]")
+            return
+        if not same:
+            # What is there was made from something else; an interrupted run of the same settings
+            # is kept, so that training continues at its last epoch.
+            shutil.rmtree(output, ignore_errors=True)
+        save_json(stamp, {"fingerprint": self.lineage, "finished": False})
+        self.console.rule(name)
+        began = time.perf_counter()
+        work()
+        seconds = round(time.perf_counter() - began, 1)
+        facts = {"fingerprint": self.lineage, "finished": True, "seconds": seconds}
+        save_json(stamp, facts)
+        self.console.print(f"{name} took {seconds:.1f} s")
+
+
+def run_pipeline(config: RunConfig, console: Console) -> None:
+    """Run all stages from the source to the evaluated bundle.
+
+    Raises:
+        ModelError: a stage cannot go on; earlier stages keep their results.
+    """
+    workspace = Workspace(config.workspace)
+    runner = StageRunner(workspace, console)
+    stages = workspace.stages()
+    source, oracle = _source(config, runner)
+    runner.run(
+        "prepare",
+        (source, [_digest(path) for path in (*source.items, *source.events)]),
+        stages.prepared,
+        lambda: console.print(report_table(prepare(source, stages.prepared))),
+    )
+    runner.run(
+        "embed",
+        config.embed,
+        stages.embedded,
+        lambda: embed(config.embed, stages.prepared, stages.embedded),
+    )
+    folders = (stages.prepared, stages.embedded, stages.tokenized)
+    runner.run(
+        "tokenize", config.tokenize, stages.tokenized, lambda: tokenize(config.tokenize, *folders)
+    )
+    runner.run(
+        "train",
+        _settings(config.train),
+        stages.trained,
+        lambda: train(config.train, *folders, stages.trained),
+    )
+    runner.run("export", "", config.bundle, lambda: export(stages, config.bundle))
+    measured = config.evaluate.model_copy(update={"oracle": config.evaluate.oracle or oracle})
+    runner.run(
+        "evaluate",
+        measured,
+        config.bundle / "evaluation.json",
+        lambda: evaluate(measured, config.bundle, stages.prepared),
+    )
+    if config.refit:
+        again = workspace.stages(refit=True)
+        target = config.bundle.with_name(f"{config.bundle.name}-refit")
+        runner.run(
+            "refit",
+            "",
+            again.trained,
+            lambda: refit(config.train, folders, stages.trained, again.trained),
+        )
+        runner.run("export-refit", "", target, lambda: export(again, target))
+
+
+def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:
+    """Where the data comes from, and the oracle of a synthetic shop."""
+    if config.prepare is not None:
+        return config.prepare, None
+    settings = config.synthesize
+    if settings is None:  # pragma: no cover - RunConfig has one of the two
+        raise AssertionError
+    folder = runner.workspace.synthetic
+    runner.run("synthesize", settings, folder, lambda: synthesize(settings, folder))
+    files = {"items": folder / "items.parquet", "events": folder / "events.parquet"}
+    return PrepareConfig.model_validate(files), folder / "oracle.parquet"
+
+
+def _settings(config: BaseModel) -> str:
+    """Settings that decide a result: the device does not."""
+    return config.model_dump_json(exclude={"device"})
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Check, count and split what people bring: the stage `prepare`."""

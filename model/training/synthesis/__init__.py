@@ -1,0 +1,1 @@
+"""A web shop that does not exist, with a known best answer: the stage `synthesize`."""

@@ -1,0 +1,1 @@
+"""Ways to give an item its codes, interchangeable behind one interface."""

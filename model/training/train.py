@@ -1,0 +1,345 @@
+"""Train the network, watched by validation, resumable at every epoch.
+
+The loop: all positions of all training histories, item head and generator together; after every
+epoch three validation rankings; the epoch with the best served NDCG@10 is kept. Each epoch draws
+from random generators seeded by (seed, epoch), so a run that was interrupted and resumed ends with
+the same parameters as one that was not (bit for bit on one CPU process).
+
+`trained/` holds `last.ckpt` and `best.ckpt` while training, and `training.json`, written last.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from pydantic import BaseModel, ConfigDict, Field
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional
+
+from model.errors import StageError, TrainingError
+from model.training.evaluation.report import plot_training
+from model.training.network import Network, NetworkShape
+from model.training.stage_files import save_json
+from model.training.training_set import TrainingSet, batches, padded, read_training_set
+from model.training.validation import ValidationScores, validate
+
+SAMPLED_SOFTMAX_ITEMS = 65_536
+"""Catalogues above this size train the item head against that many sampled items per batch."""
+
+
+class TrainConfig(BaseModel):
+    """How the network is built and trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(64, ge=8, description="D, size of item vectors and of h")
+    blocks: int = Field(2, ge=1, description="transformer blocks of the history encoder")
+    heads: int = Field(2, ge=1, description="attention heads; they divide the width")
+    history_length: int = Field(50, ge=1, description="newest items of a history that are read")
+    text_components: int = Field(128, ge=1, description="principal components of the text features")
+    dropout: float = Field(0.5, ge=0, lt=1, description="in the encoder and the generator")
+    id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="how often an item's own vector is left out"
+    )
+    batch_size: int = Field(256, ge=1, description="histories per step")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    epochs: int = Field(30, ge=1, description="at most this many")
+    patience: int = Field(5, ge=1, description="epochs without a better validation before stopping")
+    generator_weight: float = Field(
+        1.0, ge=0, description="of the generator's loss; the head's is 1"
+    )
+    validation_users: int = Field(3000, ge=1, description="users that validation ranks, at most")
+    beam_width: int = Field(
+        50, ge=10, description="of the search in validation and, by default, serving"
+    )
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class TrainingRun:
+    """The state of one training: network, optimizer and what validation said so far."""
+
+    def __init__(self, config: TrainConfig, data: TrainingSet) -> None:
+        torch.manual_seed(config.seed)
+        accelerator = "cpu" if config.device == "cpu" else config.device
+        on_gpu = config.device != "cpu" and torch.cuda.is_available()
+        precision: Any = "bf16-mixed" if on_gpu else "32-true"
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+        self.config, self.data = config, data
+        network = build_network(config, data)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.network, self.optimizer = self.fabric.setup(network, optimizer)
+        self.epochs: list[dict[str, float]] = []
+        """One row per finished epoch: losses, validation NDCG@10, fusion weight, seconds."""
+
+    def best(self) -> dict[str, float]:
+        """The epoch with the best served validation NDCG@10."""
+        return max(self.epochs, key=lambda row: row["served"])
+
+    def is_over(self) -> bool:
+        """Whether the epochs are used up or validation has stopped improving."""
+        if not self.epochs:
+            return False
+        stale = self.epochs[-1]["epoch"] - self.best()["epoch"] >= self.config.patience
+        return stale or len(self.epochs) >= self.config.epochs
+
+    def state(self) -> dict[str, Any]:
+        """Everything that continuing needs."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epochs": self.epochs,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epochs = list(state["epochs"])
+
+    def steps(self, epoch: int) -> Iterator[tuple[float, float, float]]:
+        """Train one epoch, yielding the share done and the two losses after each step."""
+        torch.manual_seed(self.config.seed * 100_003 + epoch)
+        generator = np.random.default_rng((self.config.seed, epoch))
+        self.network.train()
+        plan = batches(self.data.windows, self.config.batch_size, generator)
+        for done, rows in enumerate(plan, start=1):
+            head, generated = losses(self.network, self.data, rows)
+            loss = head + self.config.generator_weight * generated
+            if not torch.isfinite(loss):
+                message = f"the loss is {loss.item()} in epoch {epoch}; lower learning_rate"
+                raise TrainingError(message)
+            self.optimizer.zero_grad()
+            self.fabric.backward(loss)
+            self.optimizer.step()
+            yield done / len(plan), head.item(), generated.item()
+
+
+def build_network(config: TrainConfig, data: TrainingSet) -> Network:
+    """The untrained network over the catalogue of `data`."""
+    shape = NetworkShape(
+        width=config.width,
+        blocks=config.blocks,
+        heads=config.heads,
+        history_length=config.history_length,
+        text_width=min(config.text_components, data.catalogue.text.shape[1]),
+        codebook_sizes=tuple(level.codes for level in data.catalogue.levels),
+        dropout=config.dropout,
+        id_dropout=config.id_dropout,
+    )
+    codes = torch.from_numpy(data.catalogue.codes.astype(np.int64))
+    text = torch.from_numpy(data.catalogue.text)
+    return Network(shape, data.catalogue.trie, text, codes, data.trained())
+
+
+def losses(network: Network, data: TrainingSet, rows: Any) -> tuple[Tensor, Tensor]:
+    """Item head's and generator's mean negative log-likelihood over all positions of a batch."""
+    device = network.text.device
+    windows = [data.windows[row] for row in rows]
+    leaves, real = (tensor.to(device) for tensor in padded(windows))
+    items = network.item_vectors()
+    encoded = network.history_encoder(items[leaves[:, :-1]])
+    predicted = real[:, 1:]
+    h, targets = encoded[predicted], leaves[:, 1:][predicted]
+    return (
+        item_head_loss(h, items, targets),
+        network.generator_loss(h, targets, network.tree(items)),
+    )
+
+
+def item_head_loss(h: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of targets [P] among all items, or a sample of them, given h [P, D]."""
+    if len(items) <= SAMPLED_SOFTMAX_ITEMS:
+        return functional.cross_entropy(h @ items.T, targets)
+    drawn = torch.randint(len(items), (SAMPLED_SOFTMAX_ITEMS,), device=h.device)
+    own = (h * items[targets]).sum(1, keepdim=True)
+    others = (h @ items[drawn].T).masked_fill(drawn == targets.unsqueeze(1), float("-inf"))
+    # Each sampled item stands for len(items) / sample others (importance weighting).
+    others = others + float(np.log(len(items) / SAMPLED_SOFTMAX_ITEMS))
+    logits = torch.cat([own, others], dim=1)
+    return functional.cross_entropy(logits, torch.zeros_like(targets))
+
+
+def train(
+    config: TrainConfig, prepared: Path, embedded: Path, tokenized: Path, output: Path
+) -> dict[str, float]:
+    """Train on the training split, resuming what an earlier call left in `output`.
+
+    Returns:
+        The row of the best epoch.
+
+    Raises:
+        StageError: a stage before this one is unfinished, or `output` belongs to another run.
+        TrainingError: the loss is no longer finite.
+    """
+    data = read_training_set(
+        prepared, embedded, tokenized, history_length=config.history_length, refit=False
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    run = TrainingRun(config, data)
+    identity = fingerprint(config, data)
+    resume(run, output, identity)
+    task = data.held_out("validation")
+    if len(task.users) > config.validation_users:
+        chosen = np.random.default_rng(0).permutation(len(task.users))[: config.validation_users]
+        task = task._replace(
+            users=task.users[chosen],
+            inputs=[task.inputs[row] for row in chosen],
+            targets=task.targets[chosen],
+        )
+    with progress_bar() as progress:
+        while not run.is_over():
+            row = train_epoch(run, progress)
+            scores = validate(run.network, task, config.beam_width)
+            run.epochs.append(row | asdict(scores))
+            save(output / "last.ckpt", identity, run.state())
+            if run.best() is run.epochs[-1]:
+                save(output / "best.ckpt", identity, run.state())
+            plot_training(run.epochs, output / "curves.png")
+            progress.console.print(describe(run.epochs[-1]))
+    finish(output, run, run.best(), refit=False)
+    return run.best()
+
+
+def refit(
+    config: TrainConfig, stages: tuple[Path, Path, Path], chosen: Path, output: Path
+) -> dict[str, float]:
+    """Train on all events for as many epochs as validation chose in `chosen`.
+
+    Args:
+        config: as in the run that chose.
+        stages: the folders prepared, embedded and tokenized.
+        chosen: the `trained` folder of that run.
+        output: another folder.
+    """
+    best = read_training(chosen)["best"]
+    prepared, embedded, tokenized = stages
+    data = read_training_set(
+        prepared, embedded, tokenized, history_length=config.history_length, refit=True
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    run = TrainingRun(config, data)
+    identity = fingerprint(config, data)
+    resume(run, output, identity)
+    with progress_bar() as progress:
+        while len(run.epochs) < best["epoch"]:
+            scores = ValidationScores(*(float("nan"),) * 3, best["fusion_weight"])
+            run.epochs.append(train_epoch(run, progress) | asdict(scores))
+            save(output / "last.ckpt", identity, run.state())
+    save(output / "best.ckpt", identity, run.state())
+    finish(output, run, run.epochs[-1], refit=True)
+    return run.epochs[-1]
+
+
+def train_epoch(run: TrainingRun, progress: Progress) -> dict[str, float]:
+    """Run one epoch under the progress bar; returns its number, mean losses and seconds."""
+    epoch, began = len(run.epochs) + 1, time.perf_counter()
+    bar = progress.add_task(f"epoch {epoch}", total=1.0, note="")
+    seen: list[tuple[float, float]] = []
+    for share, head, generated in run.steps(epoch):
+        seen.append((head, generated))
+        note = f"item head {head:.3f}  generator {generated:.3f}"
+        progress.update(bar, completed=share, note=note)
+    progress.remove_task(bar)
+    head, generated = np.mean(seen, axis=0)
+    seconds = time.perf_counter() - began
+    return {
+        "epoch": epoch,
+        "head_loss": float(head),
+        "generator_loss": float(generated),
+        "seconds": seconds,
+    }
+
+
+def describe(row: dict[str, float]) -> str:
+    """One finished epoch as a line for people."""
+    return (
+        f"epoch {row['epoch']:3.0f}  {row['seconds']:6.1f} s  "
+        f"loss {row['head_loss']:.3f} / {row['generator_loss']:.3f}  "
+        f"validation NDCG@10: generator {row['generator']:.4f}, "
+        f"item head {row['item_head']:.4f}, served {row['served']:.4f}"
+    )
+
+
+def progress_bar() -> Progress:
+    """The bar of one epoch."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+
+
+def fingerprint(config: TrainConfig, data: TrainingSet) -> str:
+    """What a checkpoint must agree with to be continued: configuration, tokens and histories."""
+    digest = hashlib.sha256(config.model_dump_json(exclude={"device"}).encode())
+    for array in (data.catalogue.codes, data.catalogue.text, np.concatenate(data.windows)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, identity: str, state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save({"identity": identity, **state}, partial)
+    partial.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; only tensors and plain values, never code."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def resume(run: TrainingRun, output: Path, identity: str) -> None:
+    """Continue from `last.ckpt` if there is one.
+
+    Raises:
+        StageError: it belongs to another configuration or other data.
+    """
+    path = output / "last.ckpt"
+    if not path.is_file():
+        return
+    state = load(path)
+    if state["identity"] != identity:
+        message = f"{path} belongs to another configuration or other data: delete {output}"
+        raise StageError(message)
+    run.restore(state)
+
+
+def finish(output: Path, run: TrainingRun, best: dict[str, float], *, refit: bool) -> None:
+    """Write `training.json`, the sign that `output` is complete."""
+    facts = {
+        "config": run.config.model_dump(exclude={"device"}),
+        "refit": refit,
+        "best": best,
+        "epochs": run.epochs,
+        "minutes": sum(row["seconds"] for row in run.epochs) / 60,
+    }
+    save_json(output / "training.json", facts)
+
+
+def read_training(trained: Path) -> dict[str, Any]:
+    """The facts of a finished training.
+
+    Raises:
+        StageError: `trained` is not finished.
+    """
+    path = trained / "training.json"
+    if not path.is_file():
+        message = f"{trained} has no training.json: training did not finish; run it again"
+        raise StageError(message)
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts

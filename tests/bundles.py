@@ -1,0 +1,46 @@
+"""Real bundles for tests, trained once per session by the pipeline itself."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from model.training.config import read_run_config
+from model.training.pipeline import run_pipeline
+from tests.research_data import research_data
+
+SHOP = """
+preset = "tiny"
+workspace = "run"
+bundle = "bundle"
+
+[synthesize]
+items = 300
+users = 600
+seed = 3
+
+[train]
+epochs = 3
+
+[evaluate]
+exhaustive_users = 50
+"""
+
+
+def make_shop_bundle(folder: Path) -> Path:
+    """Train on a small synthetic shop in `folder`; the workspace stays in `folder/run`."""
+    return _make(folder, SHOP)
+
+
+def make_magazines_bundle(folder: Path) -> Path:
+    """Train on the Magazines dataset in `folder`; skips where the data is absent."""
+    data = research_data("amazon-magazines-2018")
+    source = f'[prepare]\nitems = "{data}/items.parquet"\nevents = "{data}/interactions.parquet"\n'
+    settings = 'preset = "tiny"\nworkspace = "run"\nbundle = "bundle"\n'
+    return _make(folder, f"{settings}{source}[train]\nepochs = 6\n")
+
+
+def _make(folder: Path, toml: str) -> Path:
+    config = folder / "run.toml"
+    config.write_text(toml, encoding="utf-8")
+    run_pipeline(read_run_config(config), Console(quiet=True))
+    return folder / "bundle"

@@ -1,0 +1,24 @@
+"""Fixtures that several parts of the suite share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def shop_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of a small synthetic shop; its workspace is `run` beside it."""
+    from tests.bundles import make_shop_bundle
+
+    return make_shop_bundle(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of the Magazines dataset; its workspace is `run` beside it."""
+    from tests.bundles import make_magazines_bundle
+
+    return make_magazines_bundle(tmp_path_factory.mktemp("magazines"))

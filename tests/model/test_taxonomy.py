@@ -1,0 +1,122 @@
+import json
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.taxonomy import UNCATEGORISED, Taxonomy, build_taxonomy, common_root, spread_paths
+from model.types import CategoryPath
+
+NAMES = st.sampled_from(["Care", "Hair", "Makeup", "Nails", "a", " ", "é"])
+PATHS = st.lists(st.lists(NAMES, max_size=4).map(tuple), min_size=1, max_size=60)
+
+
+def code_of(taxonomy: Taxonomy, path: CategoryPath) -> int:
+    code = taxonomy.code(path)
+    assert code is not None
+    return code
+
+
+@given(paths=PATHS)
+def test_every_node_is_exactly_a_range_of_codes(paths: list[CategoryPath]) -> None:
+    taxonomy = build_taxonomy(paths, max_codes=256)
+
+    full = [path or UNCATEGORISED for path in paths]
+    codes = [code_of(taxonomy, path) for path in paths]
+    assert sorted(set(codes)) == list(range(len(taxonomy.code_paths)))
+    assert [taxonomy.code_paths[code] for code in codes] == full
+    for node in taxonomy.nodes:
+        below = {i for i, path in enumerate(full) if path[: len(node.path)] == node.path}
+        inside = {i for i, code in enumerate(codes) if node.first_code <= code < node.end_code}
+        assert inside == below
+        assert node.items == len(below)
+        assert not node.is_merged
+
+
+@given(paths=PATHS, max_codes=st.integers(1, 12))
+def test_merging_respects_the_bound_and_loses_no_item(
+    paths: list[CategoryPath], max_codes: int
+) -> None:
+    taxonomy = build_taxonomy(paths, max_codes)
+
+    assert len(taxonomy.code_paths) == min(
+        max_codes, len({path or UNCATEGORISED for path in paths})
+    )
+    held: Counter[CategoryPath] = Counter()
+    for path in paths:
+        full = path or UNCATEGORISED
+        stands_for = taxonomy.code_paths[code_of(taxonomy, path)]
+        assert full[: len(stands_for)] == stands_for  # itself or an ancestor
+        held[stands_for] += 1
+        for depth in range(len(full) + 1):
+            found = taxonomy.code_range(full[:depth])
+            assert found is not None
+            assert found[0] <= code_of(taxonomy, path) < found[1]
+    assert set(held) == set(taxonomy.code_paths)
+    for node in taxonomy.nodes:
+        if not node.is_merged:
+            inside = taxonomy.code_paths[node.first_code : node.end_code]
+            assert all(path[: len(node.path)] == node.path for path in inside)
+
+
+def test_an_inner_node_with_items_gets_the_first_code_of_its_range() -> None:
+    paths: list[CategoryPath] = [("Makeup", "Nails"), ("Makeup",), ("Hair",), ("Makeup", "Eyes")]
+
+    taxonomy = build_taxonomy(paths, max_codes=256)
+
+    assert taxonomy.code_paths == (
+        ("Hair",),
+        ("Makeup",),
+        ("Makeup", "Eyes"),
+        ("Makeup", "Nails"),
+    )
+    assert taxonomy.code_range(("Makeup",)) == (1, 4)
+    assert taxonomy.code_range(("Shoes",)) is None
+
+
+def test_the_smallest_leaf_merges_into_its_parent() -> None:
+    paths: list[CategoryPath] = [
+        *[("Makeup", "Nails")] * 3,
+        *[("Makeup", "Eyes")] * 2,
+        ("Makeup", "Lips"),
+        ("Makeup",),
+        *[("Hair",)] * 4,
+    ]
+
+    taxonomy = build_taxonomy(paths, max_codes=4)
+
+    assert ("Makeup", "Lips") not in taxonomy.code_paths
+    assert taxonomy.code(("Makeup", "Lips")) == taxonomy.code(("Makeup",)) == 1
+    (lips,) = [node for node in taxonomy.nodes if node.path == ("Makeup", "Lips")]
+    assert (lips.is_merged, lips.first_code, lips.end_code, lips.items) == (True, 1, 2, 1)
+
+
+def test_unknown_paths_get_the_deepest_known_category() -> None:
+    taxonomy = build_taxonomy([("Makeup", "Nails"), ("Hair",)], max_codes=256)
+
+    assert taxonomy.code(("Makeup", "Nails", "Polish")) == 1
+    assert taxonomy.code(("Makeup", "Lips")) == 1
+    assert taxonomy.code(("Garden",)) is None
+    assert taxonomy.code(()) is None
+
+
+@given(paths=PATHS, max_codes=st.integers(1, 12))
+def test_survives_json(paths: list[CategoryPath], max_codes: int) -> None:
+    taxonomy = build_taxonomy(paths, max_codes)
+
+    assert Taxonomy.from_json(json.loads(json.dumps(taxonomy.to_json()))) == taxonomy
+
+
+def test_paths_spread_over_levels_below_the_common_root() -> None:
+    paths: list[CategoryPath] = [("Beauty", "Makeup", "Nails", "Polish"), ("Beauty", "Hair"), ()]
+
+    root = common_root(paths)
+
+    assert root == ("Beauty",)
+    assert spread_paths(paths, root, 3) == [
+        [("Beauty", "Makeup"), ("Beauty", "Hair"), ()],
+        [("Beauty", "Makeup", "Nails"), ("Beauty", "Hair"), ()],
+        paths,
+    ]
+    assert common_root([(), ()]) == ()
+    assert common_root([("A", "B")]) == ("A", "B")

@@ -1,0 +1,26 @@
+import numpy as np
+
+from model.training.tokenizers.fallbacks import brand_and_remainder, fill
+
+
+def test_each_row_takes_its_first_source_and_is_counted() -> None:
+    title = np.array([[1, 0], [0, 0], [0, 0]], dtype=np.float32)
+    brand = np.array([[0, 1], [0, 1], [0, 0]], dtype=np.float32)
+
+    filled = fill([("title", title), ("brand", brand)])
+
+    assert filled.vectors.tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert filled.sources == {"title": 1, "brand": 1, "none": 1}
+
+
+def test_brand_and_remainder_weigh_the_same() -> None:
+    brand = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]], dtype=np.float32)
+    title = np.array([[0, 1, 0.2], [0, 1, 0.2], [0, 0, 0], [0, 1, 0]], dtype=np.float32)
+    centroids = np.array([[0, 1, 0]] * 4, dtype=np.float32)
+
+    both, remainder, brand_alone, nothing = brand_and_remainder(brand, title, centroids)
+
+    assert np.allclose(both, [0.5**0.5, 0, 0.5**0.5])
+    assert np.allclose(remainder, [0, 0, 1])
+    assert np.allclose(brand_alone, [1, 0, 0])
+    assert not nothing.any()
