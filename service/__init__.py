@@ -1,0 +1,1 @@
+"""The online half: HTTP recommendations from a bundle."""

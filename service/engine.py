@@ -1,0 +1,170 @@
+"""Worker threads that compute recommendations, and who may wait for them.
+
+Each worker owns a recommender, because a recommender changes counts while it searches. ONNX Runtime
+releases the GIL, so threads are enough. A request is *queued*, then *computed*; when its time is up
+or its client is gone while queued it leaves the queue at once and costs nothing, and while computed
+its result is thrown away. The engine knows nothing of HTTP or Redis.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from model.recommender import Query, Recommendation
+from service.errors import DeadlineExceededError, NotReadyError, QueueFullError
+from service.metrics import Metrics
+
+
+class ServedRecommender(Protocol):
+    """What a worker owns; `model.recommender.Recommender` is the real one."""
+
+    def recommend(self, query: Query) -> Recommendation:
+        """Return the best items for the query."""
+        ...
+
+
+@dataclass(eq=False)
+class _Job:
+    query: Query
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[Recommendation]"
+    queued_at: float = field(default_factory=time.perf_counter)
+    stage: str = "queue"
+
+    def finish(self, result: Recommendation | None, error: BaseException | None) -> None:
+        """Hand the outcome to the waiting request, on its loop."""
+        if self.answer.done():
+            return
+        if error is not None:
+            self.answer.set_exception(error)
+        elif result is not None:
+            self.answer.set_result(result)
+
+
+class Engine:
+    """Computes recommendations in threads."""
+
+    def __init__(
+        self,
+        make_recommender: Callable[[], ServedRecommender],
+        *,
+        workers: int,
+        queue_max_requests: int,
+        metrics: Metrics,
+    ) -> None:
+        self._queue_max_requests = queue_max_requests
+        self._metrics = metrics
+        self._changed = threading.Condition()
+        self._queue: deque[_Job] = deque()
+        self._idle = 0
+        self._is_stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"recommender-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        self._recommenders = [make_recommender() for _ in self._threads]
+
+    @property
+    def queue_length(self) -> int:
+        """How many requests wait for a worker."""
+        with self._changed:
+            return len(self._queue)
+
+    def start(self) -> None:
+        """Start the workers."""
+        for thread in self._threads:
+            thread.start()
+
+    async def stop(self) -> None:
+        """Finish what is being computed, refuse what is queued, end the workers."""
+        with self._changed:
+            self._is_stopping = True
+            left = list(self._queue)
+            self._queue.clear()
+            self._changed.notify_all()
+        for job in left:
+            job.finish(None, NotReadyError("the service is stopping", retry_after_seconds=1))
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    async def recommend(self, query: Query, *, deadline_seconds: float) -> Recommendation:
+        """Return the best items for the query.
+
+        Raises:
+            QueueFullError: too many requests wait already.
+            DeadlineExceededError: not done within `deadline_seconds`.
+            NotReadyError: the engine is stopping.
+            ModelError: what the recommender refuses.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(query, loop, loop.create_future())
+        self._admit(job)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                return await job.answer
+        except TimeoutError:
+            self._metrics.deadline_exceeded[self._give_up(job)].inc()
+            raise DeadlineExceededError(
+                "the answer was not ready in time; try again later or ask for fewer items",
+                retry_after_seconds=1,
+            ) from None
+        except asyncio.CancelledError:
+            self._metrics.abandoned[self._give_up(job)].inc()
+            raise
+
+    def _admit(self, job: _Job) -> None:
+        with self._changed:
+            if self._is_stopping:
+                raise NotReadyError("the service is stopping", retry_after_seconds=1)
+            # Idle workers will take the first ones of the queue, so those do not wait.
+            if len(self._queue) - self._idle >= self._queue_max_requests:
+                self._metrics.admission_rejected["queue_full"].inc()
+                raise QueueFullError(
+                    f"{self._queue_max_requests} requests are waiting already; try again later",
+                    retry_after_seconds=1,
+                )
+            self._queue.append(job)
+            self._changed.notify()
+
+    def _give_up(self, job: _Job) -> str:
+        """Take the job out of the queue, if it still is there, and return its stage."""
+        with self._changed:
+            if job.stage == "queue" and job in self._queue:
+                self._queue.remove(job)
+            return job.stage
+
+    def _work(self) -> None:
+        with self._changed:
+            recommender = self._recommenders.pop()
+        while (job := self._next_job()) is not None:
+            result, error = _compute(recommender, job.query)
+            # The loop outlives the workers: `stop` joins them on it.
+            job.loop.call_soon_threadsafe(job.finish, result, error)
+
+    def _next_job(self) -> _Job | None:
+        """Wait for a job; None when the engine stops."""
+        with self._changed:
+            self._idle += 1
+            while not self._queue and not self._is_stopping:
+                self._changed.wait()
+            self._idle -= 1
+            if not self._queue:
+                return None
+            job = self._queue.popleft()
+            job.stage = "compute"
+        self._metrics.queue_wait.observe(time.perf_counter() - job.queued_at)
+        return job
+
+
+def _compute(
+    recommender: ServedRecommender, query: Query
+) -> tuple[Recommendation | None, BaseException | None]:
+    """Return the recommendation, or the error that the waiting request shall raise."""
+    try:
+        return recommender.recommend(query), None
+    except Exception as error:  # noqa: BLE001 (it is the request's, and the worker must live)
+        return None, error

@@ -1,0 +1,91 @@
+"""What the service refuses, without any HTTP status (those stand in `service/problems.py`).
+
+ServiceError
+    ItemNotFoundError           the catalogue in service does not hold the item
+    InvalidFieldError           a well-formed request names something that does not exist
+    QueueFullError              as many requests wait as may wait
+    DeadlineExceededError       the request's time is up before its answer
+    ClientGoneError             the client closed the connection before its answer
+    NotReadyError               the service is starting or draining
+    StateUnavailableError       the user state cannot be reached in time
+        EventsNotStoredError    so some events of a request are not stored
+SettingsError                   a COFINE_* variable is unknown or has an unusable value
+
+Messages are shown to clients: they name the field, the limit and the remedy, never a user.
+"""
+
+from collections.abc import Mapping
+
+
+class ServiceError(Exception):
+    """Base of everything that a request can be refused with.
+
+    Attributes:
+        detail: one sentence for the client.
+        pointer: JSON Pointer fragment of the offending body field (`#/categories/0`), if any.
+        retry_after_seconds: when trying again makes sense, if ever.
+        extensions: further members of the problem document.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        retry_after_seconds: int | None = None,
+        extensions: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+        self.retry_after_seconds = retry_after_seconds
+        self.extensions = dict(extensions or {})
+
+
+class ItemNotFoundError(ServiceError):
+    """The catalogue in service does not hold the item."""
+
+
+class InvalidFieldError(ServiceError):
+    """A well-formed request names something that does not exist; `pointer` says where."""
+
+
+class QueueFullError(ServiceError):
+    """As many requests wait for a worker as may wait."""
+
+
+class DeadlineExceededError(ServiceError):
+    """The request's time was up before its answer."""
+
+
+class ClientGoneError(ServiceError):
+    """The client closed the connection before its answer; nobody reads this one."""
+
+
+class NotReadyError(ServiceError):
+    """The service is starting or draining."""
+
+
+class StateUnavailableError(ServiceError):
+    """The user state could not be read or written in time.
+
+    Attributes:
+        reason: `timeout` (no answer within the deadline), `error` (refused or failed) or `open`
+            (not tried, because the circuit breaker is open).
+    """
+
+    def __init__(self, reason: str, *, extensions: Mapping[str, object] | None = None) -> None:
+        super().__init__(
+            "the user state is not available; try again later",
+            retry_after_seconds=1,
+            extensions=extensions,
+        )
+        self.reason = reason
+
+
+class EventsNotStoredError(StateUnavailableError):
+    """Some events of the request are not known to be stored; `extensions` lists all of them."""
+
+
+class SettingsError(Exception):
+    """A COFINE_* variable is unknown or has an unusable value."""

@@ -1,0 +1,153 @@
+"""What happens around every request, as plain ASGI.
+
+`RequestContext` (outermost) gives each request an id, measures and logs it, and turns a defect into
+a 500 without details. `BodyLimit` reads the body up to its limit before anything else runs.
+"""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.log_config import places, request_id_in_context
+from service.metrics import Metrics
+from service.problems import BODY_TOO_LARGE, internal_problem, problem
+
+REQUEST_ID_HEADER = "X-Request-ID"
+_GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_LOGGER = logging.getLogger("service.access")
+_PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED_ROUTE = "unmatched"
+
+
+class RequestContext:
+    """Gives requests an id, measures them, logs them and hides defects."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        token = request_id_in_context.set(request_id)
+        try:
+            with self._metrics.http_requests_in_flight.track_inprogress():
+                await self._answer(scope, receive, send, request_id)
+        finally:
+            request_id_in_context.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 (the last place that can still answer)
+            # The text of an unforeseen exception may hold a user's data; its place does not.
+            _LOGGER.error(
+                "request_failed", extra={"error": type(error).__name__, "where": places(error)}
+            )
+            if status == 0:
+                await internal_problem()(scope, receive, send_with_id)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = route_template(scope)
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+        self._metrics.http_request_duration.labels(route, method, str(status)).observe(seconds)
+        _LOGGER.log(
+            logging.DEBUG if route in _PROBES else logging.INFO,
+            "request",
+            extra={
+                "method": method,
+                "route": route,
+                "status": status,
+                "duration_ms": round(seconds * 1_000, 3),
+            },
+        )
+
+
+class BodyLimit:
+    """Refuses bodies above a limit, declared or not, before the application sees them."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared) > self._max_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        body = await self._read(receive)
+        if body is None:
+            await self._refuse(scope, receive, send)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, receive: Receive) -> list[Message] | None:
+        """Return the messages of the whole body, None when there are too many bytes."""
+        messages: list[Message] = []
+        size = 0
+        while True:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._max_bytes:
+                return None
+            messages.append(message)
+            if not message.get("more_body", False):
+                return messages
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = problem(
+            BODY_TOO_LARGE,
+            f"the body may have {self._max_bytes} bytes at most; send less at once",
+            # The rest of the body is not read, so the connection cannot carry another request.
+            headers={"Connection": "close"},
+        )
+        await refusal(scope, receive, send)
+
+
+def route_template(scope: Mapping[str, object]) -> str:
+    """Return the template of the route that took the request, never the path with its ids."""
+    template = getattr(scope.get("route"), "path_format", None)
+    return template if isinstance(template, str) else UNMATCHED_ROUTE
+
+
+def _request_id(headers: Headers) -> str:
+    """Return the client's id when it is harmless, else a new one."""
+    given = headers.get(REQUEST_ID_HEADER, "")
+    return given if _GOOD_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    """Return a `receive` that gives the messages again and then what comes after them."""
+    waiting = iter(messages)
+
+    async def receive_again() -> Message:
+        for message in waiting:
+            return message
+        return await receive()
+
+    return receive_again

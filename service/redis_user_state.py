@@ -1,0 +1,204 @@
+"""User state in Redis: one Lua script, and so one atomic round trip, per operation.
+
+Keys of a user, all under one hash tag, so that they share a slot of a cluster. The id is in
+base64url, so that no user can break the tag:
+
+    cofine:{u:<id>}:history:1    sorted set, score = event time in ms, member =
+                                 16 digits of the version, type, `|`, item id
+    cofine:{u:<id>}:seen:1       sorted set, item id by newest event time
+    cofine:{u:<id>}:event_ids:1  sorted set, event id by arrival in ms
+    cofine:{u:<id>}:meta:1       hash: version, events
+
+Members sort by score and then by bytes, so the version in front keeps arrival order at equal event
+times. Up to 128 entries of up to 64 bytes Redis packs a sorted set into one block. The number at
+the end of a key is the schema's: another schema gets another number and never misreads this one.
+"""
+
+import base64
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from service.errors import StateUnavailableError
+from service.metrics import Metrics
+from service.redis_connection import ConnectionLimits, RedisConnection, Script
+from service.user_state import (
+    Event,
+    HistoryEntry,
+    Outcome,
+    StateLimits,
+    UserState,
+    wall_clock_ms,
+)
+
+_KEYS = ("history", "seen", "event_ids", "meta")
+_SCHEMA = 1
+_VERSION_DIGITS = 16
+
+_READ = Script("""
+local meta = redis.call('HMGET', KEYS[4], 'version', 'events')
+return {meta[1], meta[2],
+        redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
+        redis.call('ZRANGE', KEYS[2], 0, -1)}
+""")
+
+_APPEND = Script("""
+local history, seen, event_ids, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local now, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local version = tonumber(redis.call('HGET', meta, 'version') or now)
+local outcomes, accepted = {}, 0
+for i = 7, #ARGV, 4 do
+  local event_id, at, kind, item = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local arrived = redis.call('ZSCORE', event_ids, event_id)
+  if arrived and tonumber(arrived) > now - window then
+    outcomes[#outcomes + 1] = 0
+  else
+    version, accepted = version + 1, accepted + 1
+    redis.call('ZADD', event_ids, ARGV[1], event_id)
+    redis.call('ZADD', history, at, string.format('%016.0f', version) .. kind .. '|' .. item)
+    redis.call('ZADD', seen, 'GT', at, item)
+    outcomes[#outcomes + 1] = 1
+  end
+end
+if accepted > 0 then
+  redis.call('HSET', meta, 'version', string.format('%.0f', version))
+  redis.call('HINCRBY', meta, 'events', accepted)
+  redis.call('ZREMRANGEBYRANK', history, 0, -tonumber(ARGV[4]) - 1)
+  redis.call('ZREMRANGEBYRANK', seen, 0, -tonumber(ARGV[5]) - 1)
+  redis.call('ZREMRANGEBYSCORE', event_ids, '-inf', string.format('%.0f', now - window))
+  redis.call('ZREMRANGEBYRANK', event_ids, 0, -tonumber(ARGV[6]) - 1)
+  redis.call('PEXPIRE', history, ARGV[3])
+  redis.call('PEXPIRE', seen, ARGV[3])
+  redis.call('PEXPIRE', meta, ARGV[3])
+  redis.call('PEXPIRE', event_ids, ARGV[2])
+end
+return outcomes
+""")
+
+_ERASE = Script("return redis.call('DEL', unpack(KEYS))")
+
+
+class RedisUserState:
+    """Keeps user state in Redis; means the same as `MemoryUserState`."""
+
+    kind = "redis"
+
+    def __init__(
+        self,
+        url: str,
+        limits: StateLimits,
+        metrics: Metrics,
+        connection_limits: ConnectionLimits | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self._limits = limits
+        self._clock_ms = clock_ms
+        self._metrics = metrics
+        self._connection = RedisConnection(
+            url, connection_limits or ConnectionLimits(), metrics, (_READ, _APPEND, _ERASE)
+        )
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the breaker lets calls through."""
+        return self._connection.is_closed
+
+    async def start(self) -> None:
+        """Connect in the background."""
+        await self._connection.start()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._connection.close()
+
+    async def read(self, user_id: str, *, deadline_seconds: float) -> UserState:
+        """Return what is known of the user.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`.
+        """
+        started = time.perf_counter()
+        reply = await self._run("read", _READ, user_id, (), deadline_seconds)
+        state = _state(reply)
+        self._observe("read", "ok" if state.version else "miss", started)
+        return state
+
+    async def append(
+        self, user_id: str, events: Sequence[Event], *, deadline_seconds: float
+    ) -> tuple[Outcome, ...]:
+        """Store the events, all or none, and return an outcome for each.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`; the events may be
+                stored all the same, and then a repetition finds duplicates.
+        """
+        limits = self._limits
+        arguments: list[str | int] = [
+            self._clock_ms(),
+            limits.event_id_window_ms,
+            limits.jittered_ttl_ms(),
+            limits.history_max_items,
+            limits.seen_max_items,
+            limits.event_ids_max,
+        ]
+        for event in events:
+            arguments += (event.event_id, event.timestamp_ms, event.type, event.item_id)
+        started = time.perf_counter()
+        reply = await self._run("append", _APPEND, user_id, arguments, deadline_seconds)
+        self._observe("append", "ok", started)
+        return tuple("accepted" if accepted else "duplicate" for accepted in reply)
+
+    async def erase(self, user_id: str, *, deadline_seconds: float) -> None:
+        """Forget the user totally.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`.
+        """
+        started = time.perf_counter()
+        erased = await self._run("erase", _ERASE, user_id, (), deadline_seconds)
+        self._observe("erase", "ok" if erased else "miss", started)
+
+    async def _run(
+        self,
+        op: str,
+        script: Script,
+        user_id: str,
+        arguments: Sequence[str | int],
+        deadline_seconds: float,
+    ) -> Any:
+        started = time.perf_counter()
+        try:
+            return await self._connection.run(
+                script, user_keys(user_id), arguments, deadline_seconds=deadline_seconds
+            )
+        except StateUnavailableError as error:
+            self._observe(op, error.reason, started)
+            raise
+
+    def _observe(self, op: str, outcome: str, started: float) -> None:
+        self._metrics.state_operations[op, outcome].observe(time.perf_counter() - started)
+
+
+def user_keys(user_id: str) -> list[str]:
+    """Return the user's keys in the order of the scripts' KEYS."""
+    encoded = base64.urlsafe_b64encode(user_id.encode()).decode().rstrip("=")
+    return [f"cofine:{{u:{encoded}}}:{what}:{_SCHEMA}" for what in _KEYS]
+
+
+def _state(reply: Any) -> UserState:
+    """Return the state that the read script's reply describes."""
+    version, events, history, seen = reply
+    entries = tuple(
+        _entry(member, score) for member, score in zip(history[::2], history[1::2], strict=True)
+    )
+    return UserState(
+        history=entries,
+        seen=tuple(item.decode() for item in seen),
+        version=int(version or 0),
+        events=int(events or 0),
+    )
+
+
+def _entry(member: bytes, score: bytes) -> HistoryEntry:
+    event_type, _, item_id = member[_VERSION_DIGITS:].partition(b"|")
+    return HistoryEntry(item_id.decode(), int(float(score)), event_type.decode())

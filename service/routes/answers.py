@@ -1,0 +1,74 @@
+"""What the routes have in common: how errors are documented, and waiting for a live client."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Path
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import ClientGoneError
+from service.problems import MEDIA_TYPE
+from service.schemas import Identifier, Problem
+from service.serving import Serving, serving_of
+
+Result = TypeVar("Result")
+
+InServing = Annotated[Serving, Depends(serving_of)]
+UserId = Annotated[Identifier, Path(description="The user's id.")]
+ItemId = Annotated[Identifier, Path(description="The catalogue's id of the item.")]
+
+_MEANINGS = {
+    400: "The body is not valid JSON.",
+    404: "The catalogue does not hold the item.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "Fields are missing, unknown or out of range; `errors` points at them.",
+    429: "Too many requests are waiting; see Retry-After.",
+    503: "Not available now; see Retry-After.",
+    504: "The answer was not ready in time.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of the errors that a route may answer with."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {
+        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def json_answer(body: BaseModel) -> Response:
+    """Return the body as JSON; unlike a returned model it is built only once."""
+    return Response(body.model_dump_json(), media_type="application/json")
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what `work` returns; cancel it when the client goes away.
+
+    The framework does not cancel a handler whose client is gone, and work for nobody would keep
+    others waiting.
+
+    Raises:
+        ClientGoneError: the client closed the connection.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_client_leaves(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError("the client closed the connection")
+        return working.result()
+    finally:
+        tasks = [task for task in (working, leaving) if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _client_leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

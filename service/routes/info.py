@@ -1,0 +1,55 @@
+"""GET /v1/info."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service import schemas
+from service.routes.answers import InServing, json_answer
+from service.routes.health import state_body
+from service.schemas import InfoAnswer, LevelBody
+from service.serving import service_version
+from service.settings import Settings
+
+router = APIRouter(tags=["info"])
+
+
+@router.get("/v1/info", response_model=InfoAnswer)
+async def info(serving: InServing) -> Response:
+    """Tell the bundle in service, its levels, and the limits of requests."""
+    bundle = serving.bundle
+    return json_answer(
+        InfoAnswer(
+            version=service_version(),
+            bundle=bundle.bundle_id,
+            catalogue_version=bundle.catalogue_version,
+            items=len(bundle.catalog),
+            levels=[
+                LevelBody(name=level.name, codebook_size=level.codes)
+                for level in bundle.manifest.levels
+            ],
+            limits={
+                "history_used_items": bundle.manifest.history_length,
+                **_limits(serving.settings),
+            },
+            state=state_body(serving),
+        )
+    )
+
+
+def _limits(settings: Settings) -> dict[str, int]:
+    return {
+        "k_max_items": schemas.K_MAX,
+        "history_max_items": schemas.HISTORY_MAX,
+        "exclude_max_items": schemas.EXCLUDE_MAX,
+        "categories_max_paths": schemas.CATEGORIES_MAX,
+        "events_max_per_request": schemas.EVENTS_MAX,
+        "id_max_characters": schemas.ID_MAX,
+        "body_max_bytes": settings.body_max_bytes,
+        "deadline_ms": settings.deadline_ms,
+        "queue_max_requests": settings.queue_max_requests,
+        "stored_history_max_items": settings.history_max_items,
+        "stored_seen_max_items": settings.seen_max_items,
+        "stored_event_ids_max": settings.event_ids_max,
+        "event_id_window_seconds": settings.event_id_window_seconds,
+        "state_ttl_seconds": settings.state_ttl_seconds,
+    }

@@ -1,0 +1,30 @@
+"""GET /v1/items/{item_id}."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.errors import ItemNotFoundError
+from service.routes.answers import InServing, ItemId, json_answer, problems
+from service.schemas import ItemAnswer
+
+router = APIRouter(tags=["items"])
+
+
+@router.get("/v1/items/{item_id:path}", response_model=ItemAnswer, responses=problems(404, 422))
+async def read_item(item_id: ItemId, serving: InServing) -> Response:
+    """Tell an item's title, category paths and semantic ID."""
+    catalog = serving.bundle.catalog
+    leaf = catalog.leaf(item_id)
+    if leaf is None:
+        raise ItemNotFoundError("the catalogue in service does not hold this item_id")
+    return json_answer(
+        ItemAnswer(
+            item_id=item_id,
+            title=catalog.title(leaf),
+            path=catalog.path(leaf),
+            paths=list(catalog.paths(leaf)),
+            semantic_id=catalog.semantic_id(leaf),
+            bundle=serving.bundle.bundle_id,
+            catalogue_version=serving.bundle.catalogue_version,
+        )
+    )

@@ -1,0 +1,131 @@
+"""POST /v1/recommend."""
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.errors import UnknownCategoryError
+from model.recommender import Query, Recommendation, RecommendedItem
+from service.errors import InvalidFieldError, StateUnavailableError
+from service.metrics import Metrics
+from service.routes.answers import InServing, json_answer, problems, while_connected
+from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
+from service.serving import Serving
+from service.user_state import UserState
+
+router = APIRouter(tags=["recommend"])
+
+
+@router.post(
+    "/v1/recommend",
+    response_model=RecommendAnswer,
+    responses=problems(400, 413, 415, 422, 429, 503, 504),
+)
+async def recommend(body: RecommendRequest, request: Request, serving: InServing) -> Response:
+    """Recommend items for a user, a history or nobody in particular.
+
+    `user_id` uses the stored history; `history` (oldest first) is used instead when given, and the
+    user's stored items then still count as seen. An unknown user or an empty history gets popular
+    items. When the stored state cannot be read in time the answer is made without it and says
+    `degraded.state_unavailable`; stored seen items may then appear.
+    """
+    answer = await while_connected(request, answer_recommend(serving, body))
+    return json_answer(answer)
+
+
+async def answer_recommend(serving: Serving, body: RecommendRequest) -> RecommendAnswer:
+    """Return the answer to a valid request.
+
+    Raises:
+        InvalidFieldError: a category that no item has.
+        QueueFullError: too many requests wait.
+        DeadlineExceededError: the answer was not ready in time.
+    """
+    started = time.perf_counter()
+    state, is_degraded = await _read_state(serving, body.user_id)
+    query = _query(body, state)
+    left_seconds = serving.settings.deadline_ms / 1_000 - (time.perf_counter() - started)
+    try:
+        found = await serving.engine.recommend(query, deadline_seconds=left_seconds)
+    except UnknownCategoryError as error:
+        raise _unknown_category(body.categories, error) from None
+    _count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    return RecommendAnswer(
+        recommendation_id=uuid.uuid4().hex,
+        bundle=serving.bundle.bundle_id,
+        catalogue_version=serving.bundle.catalogue_version,
+        items=[_item_body(item, explain=body.explain) for item in found.items],
+        degraded=Degraded(state_unavailable=True) if is_degraded else None,
+        took_ms=round((time.perf_counter() - started) * 1_000, 3),
+        unknown_history_items=found.unknown_history_items,
+    )
+
+
+async def _read_state(serving: Serving, user_id: str | None) -> tuple[UserState, bool]:
+    """Return the user's state, and whether it is missing because the store is not available."""
+    if user_id is None:
+        return UserState(), False
+    settings = serving.settings
+    deadline_ms = min(settings.state_read_deadline_ms, settings.deadline_ms)
+    started = time.perf_counter()
+    try:
+        state = await serving.store.read(user_id, deadline_seconds=deadline_ms / 1_000)
+    except StateUnavailableError:
+        return UserState(), True
+    finally:
+        serving.metrics.stage_duration["state"].observe(time.perf_counter() - started)
+    return state, False
+
+
+def _query(body: RecommendRequest, state: UserState) -> Query:
+    stored = [entry.item_id for entry in state.history]
+    is_inline = body.history is not None
+    return Query(
+        history=body.history if body.history is not None else stored,
+        k=body.k,
+        exclude=body.exclude,
+        seen=[*state.seen, *stored] if is_inline else state.seen,
+        exclude_seen=body.exclude_seen,
+        categories=body.categories,
+    )
+
+
+def _unknown_category(
+    categories: Sequence[Sequence[str]], error: UnknownCategoryError
+) -> InvalidFieldError:
+    place = [tuple(path) for path in categories].index(error.path)
+    return InvalidFieldError(
+        "the category path is not in the catalogue; "
+        "give a list of names from coarse to fine, as in an item's path",
+        pointer=f"#/categories/{place}",
+    )
+
+
+def _count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:
+    for stage, seconds in found.stage_seconds.items():
+        metrics.stage_duration[stage].observe(seconds)
+    metrics.recommendations[found.items[0].source if found.items else "empty"].inc()
+    metrics.unknown_history_items.inc(found.unknown_history_items)
+    if len(found.items) < k:
+        metrics.beam_shortfall.inc()
+    if found.certified:
+        metrics.certified.inc()
+    if is_degraded:
+        metrics.degraded["state_unavailable"].inc()
+
+
+def _item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
+    return RecommendedItemBody(
+        item_id=item.item_id,
+        rank=item.rank,
+        score=item.score,
+        source=item.source,
+        title=item.title,
+        path=item.path,
+        semantic_id=item.semantic_id,
+        level_log_probs=item.level_log_probs if explain else None,
+    )

@@ -1,0 +1,43 @@
+"""GET and DELETE /v1/users/{user_id}."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.routes.answers import InServing, UserId, json_answer, problems
+from service.schemas import HistoryEntryBody, UserAnswer
+
+# `:path`, because a user id may hold a slash.
+router = APIRouter(tags=["users"])
+
+
+@router.get("/v1/users/{user_id:path}", response_model=UserAnswer, responses=problems(422, 503))
+async def read_user(user_id: UserId, serving: InServing) -> Response:
+    """Tell what is stored of a user; an unknown user has an empty history."""
+    state = await serving.store.read(
+        user_id, deadline_seconds=serving.settings.state_write_deadline_ms / 1_000
+    )
+    history = [
+        HistoryEntryBody(
+            item_id=entry.item_id, timestamp=entry.timestamp_ms / 1_000, type=entry.type
+        )
+        for entry in state.history
+    ]
+    return json_answer(
+        UserAnswer(
+            user_id=user_id,
+            history=history,
+            history_items=len(history),
+            seen_items=len(state.seen),
+            events=state.events,
+            history_version=state.version,
+        )
+    )
+
+
+@router.delete("/v1/users/{user_id:path}", status_code=204, responses=problems(422, 503))
+async def erase_user(user_id: UserId, serving: InServing) -> Response:
+    """Erase everything stored of a user; 204 also for an unknown one."""
+    await serving.store.erase(
+        user_id, deadline_seconds=serving.settings.state_write_deadline_ms / 1_000
+    )
+    return Response(status_code=204)

@@ -1,0 +1,281 @@
+"""The bodies of requests and answers; unknown fields are refused.
+
+Ids are strings of 1 to 256 characters without control characters. Limits that are part of the API
+(list sizes) stand here as constants and are told by /v1/info.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+
+K_MAX = 100
+HISTORY_MAX = 1_000
+EXCLUDE_MAX = 1_000
+CATEGORIES_MAX = 50
+CATEGORY_DEPTH_MAX = 16
+EVENTS_MAX = 100
+ID_MAX = 256
+TIMESTAMP_MAX_SECONDS = 4_102_444_800
+"""The year 2100: a larger number is milliseconds by mistake."""
+
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$"
+Identifier = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=ID_MAX, pattern=_NO_CONTROLS),
+]
+CategoryName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ID_MAX)]
+CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
+EventType = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
+]
+
+
+class RequestBody(BaseModel):
+    """A body that a client sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecommendRequest(RequestBody):
+    """Whom to recommend to, and within which limits.
+
+    With neither `user_id` nor `history` the answer is what is popular. With both, `history` takes
+    the place of the stored history for this request, and the user's stored items still count as
+    seen.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "u-17", "k": 5},
+                {
+                    "history": ["B000052YAN", "B00005M9MG"],
+                    "k": 10,
+                    "categories": [["Makeup", "Nails"]],
+                    "explain": True,
+                },
+            ]
+        }
+    )
+
+    user_id: Identifier | None = Field(
+        default=None, description="Whose stored history and seen items to use."
+    )
+    history: Annotated[list[Identifier], Field(max_length=HISTORY_MAX)] | None = Field(
+        default=None,
+        description="Item ids, oldest first; unknown ones are skipped and counted.",
+    )
+    k: int = Field(default=10, ge=1, le=K_MAX, strict=True, description="How many items.")
+    exclude: list[Identifier] = Field(
+        default=[], max_length=EXCLUDE_MAX, description="Item ids never to return."
+    )
+    exclude_seen: bool = Field(
+        default=True, strict=True, description="Leave out what the user has already had."
+    )
+    categories: list[CategoryPath] = Field(
+        default=[],
+        max_length=CATEGORIES_MAX,
+        description="Category paths, coarse to fine; an item passes below any of them.",
+    )
+    explain: bool = Field(
+        default=False, strict=True, description="Add the log-probability of every level."
+    )
+
+
+class RecommendedItemBody(BaseModel):
+    """One recommended item."""
+
+    item_id: str
+    rank: int = Field(description="1 is best.")
+    score: float = Field(description="The bundle's ranking score; falls with the rank.")
+    source: str = Field(description="`generated` from the history, or `popular`.")
+    title: str
+    path: tuple[str, ...] = Field(description="Category names, coarse to fine.")
+    semantic_id: tuple[int, ...] = Field(description="One code per level, coarse to fine.")
+    level_log_probs: tuple[float, ...] | None = Field(
+        default=None, description="Per level, with `explain`; null for popular items."
+    )
+
+
+class Degraded(BaseModel):
+    """What the answer had to do without."""
+
+    state_unavailable: bool = Field(description="The user's stored state could not be read.")
+
+
+class RecommendAnswer(BaseModel):
+    """Recommended items, best first."""
+
+    recommendation_id: str
+    bundle: str
+    catalogue_version: int
+    items: list[RecommendedItemBody]
+    degraded: Degraded | None = Field(description="null for a full answer.")
+    took_ms: float
+    unknown_history_items: int = Field(
+        description="Items of the history that the catalogue does not hold."
+    )
+
+
+class EventBody(RequestBody):
+    """One thing that a user did with an item."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "event_id": "6f1d",
+                    "user_id": "u-17",
+                    "item_id": "B000052YAN",
+                    "timestamp": 1700000000.5,
+                    "type": "purchase",
+                }
+            ]
+        }
+    )
+
+    event_id: Identifier = Field(description="Your name of the event, unique per user.")
+    user_id: Identifier
+    item_id: Identifier = Field(description="Stored as given, also when not in the catalogue.")
+    timestamp: float | None = Field(
+        default=None,
+        ge=0,
+        le=TIMESTAMP_MAX_SECONDS,
+        allow_inf_nan=False,
+        strict=True,
+        description="When it happened, in seconds of Unix time; kept to the millisecond. "
+        "Default: now.",
+    )
+    type: EventType = Field(default="view", description="Your word for what happened.")
+
+
+class EventBatch(RequestBody):
+    """Several events, of one or several users."""
+
+    events: list[EventBody] = Field(min_length=1, max_length=EVENTS_MAX)
+
+
+def _variant(body: Any) -> str:
+    """Return the tag of the body's variant; the parentheses keep it out of error pointers."""
+    is_batch = isinstance(body, EventBatch) or (isinstance(body, dict) and "events" in body)
+    return "(batch)" if is_batch else "(event)"
+
+
+EventsRequest = Annotated[
+    Annotated[EventBody, Tag("(event)")] | Annotated[EventBatch, Tag("(batch)")],
+    Discriminator(_variant),
+]
+
+
+class EventResult(BaseModel):
+    """What became of one event."""
+
+    event_id: str
+    status: Literal["accepted", "duplicate", "unconfirmed"] = Field(
+        description="`unconfirmed` only in a 503: send the event again."
+    )
+
+
+class EventsAnswer(BaseModel):
+    """What became of the events, in the order of the request."""
+
+    results: list[EventResult]
+    accepted: int
+    duplicates: int
+
+
+class HistoryEntryBody(BaseModel):
+    """One event of a stored history."""
+
+    item_id: str
+    timestamp: float = Field(description="Seconds of Unix time.")
+    type: str
+
+
+class UserAnswer(BaseModel):
+    """What is stored of a user; all empty for an unknown one."""
+
+    user_id: str
+    history: list[HistoryEntryBody] = Field(description="Oldest first.")
+    history_items: int
+    seen_items: int
+    events: int = Field(description="Events accepted since the user became known.")
+    history_version: int
+
+
+class ItemAnswer(BaseModel):
+    """One item of the catalogue in service."""
+
+    item_id: str
+    title: str
+    path: tuple[str, ...]
+    paths: list[tuple[str, ...]]
+    semantic_id: tuple[int, ...]
+    bundle: str
+    catalogue_version: int
+
+
+class LevelBody(BaseModel):
+    """One level of the semantic IDs."""
+
+    name: str
+    codebook_size: int
+
+
+class StateBody(BaseModel):
+    """The store of user state."""
+
+    kind: Literal["memory", "redis"]
+    available: bool
+
+
+class InfoAnswer(BaseModel):
+    """What is in service, and its limits."""
+
+    version: str
+    bundle: str
+    catalogue_version: int
+    items: int
+    levels: list[LevelBody] = Field(description="Coarse to fine.")
+    limits: dict[str, int] = Field(description="Each name ends with its unit.")
+    state: StateBody
+
+
+class LiveAnswer(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class ReadyAnswer(BaseModel):
+    """The service can be sent requests."""
+
+    status: Literal["ready"] = "ready"
+    bundle: str
+    state: StateBody
+
+
+class FieldError(BaseModel):
+    """One offending field."""
+
+    detail: str
+    code: str
+    pointer: str | None = Field(default=None, description="Into the body: `#/events/0/item_id`.")
+    parameter: str | None = Field(default=None, description="Of the path or the query.")
+
+
+class Problem(BaseModel):
+    """Every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str = Field(description="Stable; decide by this one.")
+    errors: list[FieldError]
+    request_id: str
+    retryable: bool
+    results: list[EventResult] | None = Field(
+        default=None, description="Of code events_not_stored: what became of each event."
+    )

@@ -1,0 +1,184 @@
+"""The service's settings: read once from COFINE_* variables into a frozen object.
+
+What the bundle says (levels, history length, score) is no setting. Every limit names its unit.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.cpu_limit import cpu_limit
+from service.errors import SettingsError
+
+PREFIX = "COFINE_"
+TEST_PREFIX = "COFINE_TEST_"
+_TEST_NAMES = frozenset({"COFINE_REQUIRE"})
+_STATE_SCHEMES = ("memory://", "redis://", "rediss://", "unix://")
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose; each field is the variable COFINE_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    bundle: Path = Field(default=Path("bundles/demo"), description="Folder of the bundle to serve.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="TCP port to listen on.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe log lines to write."
+    )
+    workers: int = Field(
+        default_factory=cpu_limit,
+        ge=1,
+        le=256,
+        description="Threads that compute recommendations, one request each.",
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Threads that ONNX Runtime may use inside one request.",
+    )
+    queue_max_requests: int = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Requests that may wait for a worker; one more is answered 429.",
+    )
+    deadline_ms: int = Field(
+        default=1_000,
+        ge=1,
+        le=600_000,
+        description="Time for one recommendation in milliseconds, waiting included; then 504.",
+    )
+    body_max_bytes: int = Field(
+        default=1_048_576,
+        ge=1_024,
+        description="Largest request body in bytes; a larger one is answered 413.",
+    )
+    drain_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=600,
+        description="How long to keep serving, while /readyz says no, after SIGTERM.",
+    )
+    state_url: SecretStr = Field(
+        default=SecretStr("memory://"),
+        description="User state: memory:// (this process, lost at its end), redis://host:port/db, "
+        "rediss://host:port/db or unix://path.",
+    )
+    state_read_deadline_ms: int = Field(
+        default=30,
+        ge=1,
+        le=60_000,
+        description="Time to read a user's state for a recommendation, in milliseconds; "
+        "then the answer is made without it.",
+    )
+    state_write_deadline_ms: int = Field(
+        default=250,
+        ge=1,
+        le=60_000,
+        description="Time to store events, or to read or erase a user, in milliseconds; then 503.",
+    )
+    redis_connections_max: int = Field(
+        default=32, ge=1, le=10_000, description="Connections to Redis; more operations wait."
+    )
+    redis_failures_max: int = Field(
+        default=5,
+        ge=1,
+        le=1_000,
+        description="Failures in a row after which Redis is not tried until a probe succeeds.",
+    )
+    redis_probe_interval_ms: int = Field(
+        default=1_000,
+        ge=10,
+        le=60_000,
+        description="Time between probes of a failed Redis in milliseconds (plus or minus 20 %).",
+    )
+    history_max_items: int = Field(
+        default=100, ge=1, le=10_000, description="Newest events kept per user, by event time."
+    )
+    seen_max_items: int = Field(
+        default=1_000,
+        ge=1,
+        le=100_000,
+        description="Items remembered per user as seen, the most recently seen ones.",
+    )
+    event_ids_max: int = Field(
+        default=1_000,
+        ge=100,
+        le=100_000,
+        description="Event ids remembered per user to recognise repeated ones.",
+    )
+    event_id_window_seconds: int = Field(
+        default=86_400, ge=1, description="How long an event id is remembered, in seconds."
+    )
+    state_ttl_seconds: int = Field(
+        default=2_592_000,
+        ge=2,
+        description="A user without new events is forgotten after this time in seconds (plus or "
+        "minus 10 %).",
+    )
+    memory_max_entries: int = Field(
+        default=2_000_000,
+        ge=1,
+        description="memory:// only: history entries, seen items and event ids kept in all "
+        "(about 150 bytes each); the users longest unused are forgotten beyond it.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        url = self.state_url.get_secret_value()
+        if not url.startswith(_STATE_SCHEMES):
+            raise ValueError(f"state_url must start with one of {', '.join(_STATE_SCHEMES)}")
+        if not _has_good_port(url):
+            raise ValueError("state_url must have a port from 0 to 65535, or none")
+        if self.state_ttl_seconds < 2 * self.event_id_window_seconds:
+            # Event ids must be gone before the user's state can be, whatever the jitter.
+            raise ValueError("state_ttl_seconds must be at least twice event_id_window_seconds")
+        return self
+
+
+def _has_good_port(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 (reading it parses it)
+    except ValueError:
+        return False
+    return True
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings from the environment; `given` values win over it.
+
+    Raises:
+        SettingsError: a COFINE_* variable that does not exist, or an unusable value. The message
+            names each variable and what is wrong with it, never the value.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX)
+        and name not in known | _TEST_NAMES
+        and not name.startswith(TEST_PREFIX)
+    ]
+    if unknown:
+        raise SettingsError(
+            f"unknown variable {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_readable(error)) from None
+
+
+def _readable(error: ValidationError) -> str:
+    """Return "COFINE_PORT: Input should be a valid integer" lines, without the values."""
+    return "; ".join(
+        f"{PREFIX + str(found['loc'][0]).upper() if found['loc'] else 'settings'}: {found['msg']}"
+        for found in error.errors(include_input=False, include_url=False)
+    )

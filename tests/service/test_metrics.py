@@ -1,0 +1,112 @@
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service.conftest import AppClient, Client
+
+pytestmark = pytest.mark.anyio
+
+TYPES = {
+    "cofine_http_request_duration_seconds": "histogram",
+    "cofine_http_requests_in_flight": "gauge",
+    "cofine_recommend_stage_duration_seconds": "histogram",
+    "cofine_queue_wait_seconds": "histogram",
+    "cofine_recommendations": "counter",
+    "cofine_degraded": "counter",
+    "cofine_admission_rejected": "counter",
+    "cofine_deadline_exceeded": "counter",
+    "cofine_abandoned": "counter",
+    "cofine_beam_shortfall": "counter",
+    "cofine_certified": "counter",
+    "cofine_unknown_history_items": "counter",
+    "cofine_redis_operation_duration_seconds": "histogram",
+    "cofine_redis_circuit_state": "gauge",
+    "cofine_state_events": "counter",
+    "cofine_bundle_info": "gauge",  # an info metric in the text format
+    "cofine_bundle_load_timestamp_seconds": "gauge",
+    "cofine_catalog_items": "gauge",
+}
+
+
+async def test_names_and_types_are_these(client: Client) -> None:
+    found = {
+        family.name: family.type
+        for family in text_string_to_metric_families(await client.scrape())
+        if family.name.startswith("cofine_")
+    }
+    assert found == TYPES
+
+
+async def test_nothing_else_but_process_and_platform_is_exported(client: Client) -> None:
+    text = await client.scrape()
+    names = {family.name.split("_")[0] for family in text_string_to_metric_families(text)}
+    assert names == {"cofine", "process", "python"}
+    assert "_created" not in text
+
+
+async def test_children_exist_before_the_first_request(client: Client) -> None:
+    text = await client.scrape()
+    for line in (
+        'cofine_recommendations_total{source="popular"} 0.0',
+        'cofine_degraded_total{reason="state_unavailable"} 0.0',
+        'cofine_deadline_exceeded_total{stage="queue"} 0.0',
+        'cofine_recommend_stage_duration_seconds_count{stage="decode"} 0.0',
+        'cofine_redis_operation_duration_seconds_count{op="read",outcome="timeout"} 0.0',
+        "cofine_http_request_duration_seconds_count"
+        '{method="POST",route="/v1/recommend",status="200"} 0.0',
+        "cofine_http_request_duration_seconds_count"
+        '{method="DELETE",route="/v1/users/{user_id}",status="204"} 0.0',
+        "cofine_catalog_items 5.0",
+        'cofine_bundle_info{bundle="table",version="3"} 1.0',
+        "cofine_redis_circuit_state 0.0",
+    ):
+        assert line in text
+
+
+async def test_every_status_is_measured_under_its_route_template(client: Client) -> None:
+    await client.post("/v1/recommend", json={})
+    await client.post("/v1/recommend", json={"k": 0})
+    await client.get("/v1/users/somebody")
+    await client.get("/v1/items/gone")
+    await client.get("/wp-login.php")
+    await client.request("BREW", "/v1/recommend")
+    text = await client.scrape()
+    count = "cofine_http_request_duration_seconds_count"
+    for labels in (
+        'method="POST",route="/v1/recommend",status="200"',
+        'method="POST",route="/v1/recommend",status="422"',
+        'method="GET",route="/v1/users/{user_id}",status="200"',
+        'method="GET",route="/v1/items/{item_id}",status="404"',
+        'method="GET",route="unmatched",status="404"',
+        'method="other",route="/v1/recommend",status="405"',
+    ):
+        assert f"{count}{{{labels}}} 1.0" in text
+    assert "somebody" not in text
+    assert "wp-login" not in text
+
+
+async def test_answers_are_counted(client: Client) -> None:
+    await client.post("/v1/recommend", json={"history": ["polish", "lost"], "k": 2})
+    await client.post("/v1/recommend", json={"k": 2})
+    await client.post(
+        "/v1/recommend", json={"k": 2, "exclude": ["polish", "file", "lipstick", "soap", "a/b é"]}
+    )
+    text = await client.scrape()
+    for line in (
+        'cofine_recommendations_total{source="generated"} 1.0',
+        'cofine_recommendations_total{source="popular"} 1.0',
+        'cofine_recommendations_total{source="empty"} 1.0',
+        "cofine_beam_shortfall_total 1.0",
+        "cofine_certified_total 1.0",
+        "cofine_unknown_history_items_total 1.0",
+        "cofine_queue_wait_seconds_count 3.0",
+        'cofine_recommend_stage_duration_seconds_count{stage="encode"} 3.0',
+        'cofine_recommend_stage_duration_seconds_count{stage="state"} 0.0',
+    ):
+        assert line in text, line
+
+
+async def test_applications_do_not_share_metrics(start_app: AppClient) -> None:
+    async with start_app() as first, start_app() as second:
+        await first.post("/v1/recommend", json={})
+        assert 'source="popular"} 1.0' in await first.scrape()
+        assert 'source="popular"} 0.0' in await second.scrape()
