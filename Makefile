@@ -1,0 +1,63 @@
+# Every command of the project; `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+# PyTorch's CPU wheels; unused when PIP_FIND_LINKS names a folder of wheels.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+EXTRA_INDEX := $(if $(PIP_FIND_LINKS),,--extra-index-url $(TORCH_CPU_INDEX))
+
+export ORT_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3.11-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) -e '.[train,dev]'
+	touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## Set up the virtual environment with everything but sentence embeddings.
+
+.PHONY: install-text
+install-text: install ## Add sentence embeddings (preset `base`).
+	$(BIN)/pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) -e '.[train,text,dev]'
+
+.PHONY: demo
+demo: install ## Train on a synthetic shop, show a recommendation, serve on 127.0.0.1:8000.
+	$(BIN)/cofine run docs/examples/demo.toml
+	$(BIN)/cofine example bundles/demo
+	exec env COFINE_BUNDLE=bundles/demo $(BIN)/python -m service
+
+.PHONY: serve
+serve: install ## Serve bundles/demo, or the folder in COFINE_BUNDLE.
+	exec $(BIN)/python -m service
+
+.PHONY: lint
+lint: install ## Formatting and lint.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.PHONY: types
+types: install ## Types (mypy --strict) and who may import whom.
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint types ## All static checks.
+
+.PHONY: test
+test: install ## All tests; needs no root and no Redis server.
+	$(BIN)/python -m pytest
+
+.PHONY: clean
+clean: ## Remove the environment, runs and bundles.
+	rm -rf $(VENV) runs bundles
