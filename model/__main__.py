@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 try:
     import typer
     from rich.console import Console
+    from rich.markup import escape
 except ModuleNotFoundError as missing:  # the serving image has neither
     sys.exit(f"cofine needs {missing.name}: install the package with its [train] extra")
 
@@ -205,8 +206,10 @@ def main() -> None:
     """Run the command; what it refuses is one line and exit status 2."""
     try:
         app()
-    except ModelError as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    except (ModelError, OSError) as error:
+        line = " ".join(str(error).split())
+        # Messages may hold brackets, as in [prepare], which are no markup.
+        errors.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

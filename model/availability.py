@@ -30,7 +30,7 @@ class Availability:
     @contextmanager
     def without(self, leaves: IntArray) -> Iterator[None]:
         """Take `leaves` (any order, repeats allowed) out while the block runs."""
-        excluded: IntArray = np.unique(np.asarray(leaves))
+        excluded: IntArray = np.unique(np.asarray(leaves, dtype=np.int64))
         excluded = excluded[self.legal(excluded)]
         nodes = self._trie.paths(excluded).ravel()
         np.subtract.at(self.counts, nodes, 1)

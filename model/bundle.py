@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from model.catalog import Catalog, Groups
 from model.decoder import GRAPHS, Graphs, SearchTree
@@ -24,8 +25,22 @@ from model.trie import Trie
 from model.types import AnyArray
 
 MANIFEST = "manifest.json"
+GOLDEN = "golden.json"
 OUTSIDE = ("evaluation.json", "evaluation.md")
 """Files that may lie in a bundle's folder without being part of it."""
+_TYPES = {
+    "trie.npy": np.int32,
+    "node_vectors.npy": np.float32,
+    "node_biases.npy": np.float32,
+    "popularity.npy": np.int64,
+    "_blob.npy": np.uint8,
+    "_offsets.npy": np.int64,
+    "_hashes.npy": np.uint64,
+    "_numbers.npy": np.int32,
+    "_start.npy": np.int64,
+    "_members.npy": np.int32,
+}
+"""Element types by the end of a file's name; other arrays may be of any type."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,9 @@ class GoldenCase:
     history: tuple[str, ...]
     items: tuple[str, ...]
     scores: tuple[float, ...]
+
+
+_GOLDEN_CASES = TypeAdapter(tuple[GoldenCase, ...])
 
 
 @dataclass(frozen=True)
@@ -72,22 +90,22 @@ class Bundle:
             BundleError: the folder is missing, incomplete, damaged or of another format.
         """
         manifest = read_manifest(path)
-        _verify_files(path, manifest)
-        arrays = {name: _load(path, name) for name in manifest.files if name.endswith(".npy")}
         try:
+            _verify_files(path, manifest)
+            arrays = {name: _load(path, name) for name in manifest.files if name.endswith(".npy")}
+            _verify_types(arrays)
             catalog, tree = _catalog(arrays), _tree(arrays)
-            popularity = arrays["popularity.npy"]
-            golden = json.loads((path / "golden.json").read_text(encoding="utf-8"))
+            popularity, golden = arrays["popularity.npy"], _golden(path)
         except KeyError as error:
             message = f"{path} has no {error.args[0]}: export it again"
             raise BundleError(message) from error
+        except OSError as error:
+            message = f"{path} cannot be read: {error}"
+            raise BundleError(message) from error
         _verify_shapes(manifest, catalog, tree, popularity)
-        cases = tuple(
-            GoldenCase(tuple(case["history"]), tuple(case["items"]), tuple(case["scores"]))
-            for case in golden
-        )
         graphs = Graphs(path, threads=threads)
-        return cls(path, manifest, catalog, tree, popularity, graphs, cases)
+        graphs.verify_inputs(levels=len(manifest.levels), width=manifest.width)
+        return cls(path, manifest, catalog, tree, popularity, graphs, golden)
 
 
 def catalog_arrays(catalog: Catalog) -> dict[str, AnyArray]:
@@ -125,17 +143,18 @@ def file_facts(folder: Path) -> dict[str, FileFacts]:
     }
 
 
-def bundle_id(files: Mapping[str, FileFacts]) -> str:
-    """The id of a bundle with these files."""
-    listing = "".join(f"{name}\0{facts.sha256}\n" for name, facts in sorted(files.items()))
-    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest of the files as they are now, which makes the folder a bundle.
 
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, which makes the folder a bundle."""
+    Returns:
+        `manifest` with the facts of the files and the id that follows from all of it.
+    """
+    described = manifest.model_copy(update={"files": file_facts(folder)})
+    sealed = described.model_copy(update={"bundle_id": described.identity()})
     partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    partial.write_text(sealed.model_dump_json(indent=2), encoding="utf-8")
     partial.replace(folder / MANIFEST)
+    return sealed
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -153,7 +172,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a bundle: it has no {MANIFEST}; export one, or name another folder"
         )
         raise BundleError(message) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"{path} cannot be read: {error}"
         raise BundleError(message) from error
     version = found.get("format_version") if isinstance(found, dict) else None
@@ -161,16 +180,17 @@ def read_manifest(folder: Path) -> Manifest:
         message = f"{path} has format_version {version!r}, this release reads {FORMAT_VERSION}"
         raise BundleError(message)
     try:
-        return Manifest.model_validate(found)
+        manifest = Manifest.model_validate(found)
     except ValidationError as error:
         message = f"{path} is not a manifest: {error}"
         raise BundleError(message) from error
+    if manifest.bundle_id != manifest.identity():
+        message = f"{path} was edited (bundle_id is not its hash): export the bundle again"
+        raise BundleError(message)
+    return manifest
 
 
 def _verify_files(folder: Path, manifest: Manifest) -> None:
-    if bundle_id(manifest.files) != manifest.bundle_id:
-        message = f"{folder / MANIFEST}: bundle_id is not the hash of its files: it was edited"
-        raise BundleError(message)
     present = dict(_files(folder))
     strangers = sorted(present.keys() - manifest.files.keys())
     if strangers:
@@ -180,16 +200,25 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
         if name not in present:
             message = f"{folder} has no {name}: the copy is incomplete, copy it again"
             raise BundleError(message)
-        size = present[name].stat().st_size
-        if size != facts.size_bytes:
-            message = f"{name} has {size} bytes instead of {facts.size_bytes}: copy it again"
-            raise BundleError(message)
-        if _sha256(present[name]) != facts.sha256:
-            message = f"{name} is damaged (its sha256 differs): copy the bundle again"
-            raise BundleError(message)
-    missing = [f"{graph}.onnx" for graph in GRAPHS if f"{graph}.onnx" not in manifest.files]
+        _verify_file(folder, name, facts)
+    required = [f"{graph}.onnx" for graph in GRAPHS] + [GOLDEN]
+    missing = [name for name in required if name not in manifest.files]
     if missing:
         message = f"{folder} has no {missing[0]}: export it again"
+        raise BundleError(message)
+
+
+def _verify_file(folder: Path, name: str, facts: FileFacts) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        message = f"{name} is a link out of {folder}: put the file itself there"
+        raise BundleError(message)
+    size = path.stat().st_size
+    if size != facts.size_bytes:
+        message = f"{name} has {size} bytes instead of {facts.size_bytes}: copy it again"
+        raise BundleError(message)
+    if _sha256(path) != facts.sha256:
+        message = f"{name} is damaged (its sha256 differs): copy the bundle again"
         raise BundleError(message)
 
 
@@ -207,10 +236,38 @@ def _sha256(path: Path) -> str:
 
 def _load(folder: Path, name: str) -> AnyArray:
     try:
-        array: AnyArray = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # NumPy maps no empty arrays
-        array = np.load(folder / name, allow_pickle=False)
+        with (folder / name).open("rb") as file:
+            empty = 0 in _array_shape(file)
+        # NumPy maps no empty arrays.
+        array: AnyArray = np.load(folder / name, mmap_mode=None if empty else "r")
+    except ValueError as error:
+        message = f"{name} is not an array that can be used: {error}"
+        raise BundleError(message) from error
     return array
+
+
+def _array_shape(file: BinaryIO) -> tuple[int, ...]:
+    """The shape in the header of an `.npy` file.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)[0]
+    return np.lib.format.read_array_header_2_0(file)[0]
+
+
+def _golden(folder: Path) -> tuple[GoldenCase, ...]:
+    try:
+        cases = _GOLDEN_CASES.validate_json((folder / GOLDEN).read_bytes())
+    except ValidationError as error:
+        message = f"{GOLDEN} does not hold golden cases: {error}"
+        raise BundleError(message) from error
+    if any(len(case.items) != len(case.scores) for case in cases):
+        message = f"{GOLDEN} does not hold golden cases: one has not as many scores as items"
+        raise BundleError(message)
+    return cases
 
 
 def _catalog(arrays: Mapping[str, AnyArray]) -> Catalog:
@@ -240,12 +297,43 @@ def _tree(arrays: Mapping[str, AnyArray]) -> SearchTree:
     return SearchTree(trie, arrays["node_vectors.npy"], arrays["node_biases.npy"])
 
 
+def _verify_types(arrays: Mapping[str, AnyArray]) -> None:
+    for name, array in arrays.items():
+        for ending, wanted in _TYPES.items():
+            if name.endswith(ending) and array.dtype != wanted:
+                message = f"{name} holds {array.dtype} instead of {np.dtype(wanted)}"
+                raise BundleError(message)
+
+
+def _verify_lists(catalog: Catalog) -> None:
+    """Check that strings and groups lie one after another in what holds them."""
+    lists = {
+        "item_ids": (catalog.item_ids.offsets, catalog.item_ids.blob),
+        "titles": (catalog.titles.offsets, catalog.titles.blob),
+        "categories": (catalog.categories.offsets, catalog.categories.blob),
+        "category_items": (catalog.category_items.start, catalog.category_items.members),
+        "item_categories": (catalog.item_categories.start, catalog.item_categories.members),
+    }
+    for name, (bounds, content) in lists.items():
+        ends = bounds[[0, -1]].tolist() if bounds.ndim == 1 and len(bounds) else None
+        if ends != [0, content.size] or bool(np.any(np.diff(bounds) < 0)):
+            message = f"{name} starts and ends beyond what its file holds: parts of two bundles"
+            raise BundleError(message)
+
+
 def _verify_shapes(
     manifest: Manifest, catalog: Catalog, tree: SearchTree, popularity: AnyArray
 ) -> None:
     items, nodes, levels = manifest.items, manifest.nodes, len(manifest.levels)
+    _verify_lists(catalog)
+    paths = len(catalog.categories)
+    index, path_index = catalog.item_index, catalog.category_index
     checks = {
         "item_ids": (len(catalog), items),
+        "item_index": ((index.hashes.shape, index.numbers.shape), ((items,), (items,))),
+        "category_index": ((path_index.hashes.shape, path_index.numbers.shape), ((paths,),) * 2),
+        "category_items": (catalog.category_items.start.shape, (paths + 1,)),
+        "item_categories": (catalog.item_categories.start.shape, (items + 1,)),
         "titles": (len(catalog.titles), items),
         "codes.npy": (catalog.codes.shape, (items, levels)),
         "popularity.npy": (popularity.shape, (items,)),

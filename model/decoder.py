@@ -18,6 +18,7 @@ from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
 
 GRAPHS = ("encoder", "decoder", "step", "item_encoder")
+_TREE = {"child_start", "vectors", "biases"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,37 @@ class Graphs:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self._sessions = {name: _session(folder / f"{name}.onnx", options) for name in GRAPHS}
+
+    def verify_inputs(self, *, levels: int, width: int) -> None:
+        """Check that the graphs take what this module feeds them.
+
+        Args:
+            levels: L of the bundle.
+            width: D of the bundle.
+
+        Raises:
+            BundleError: a graph has other inputs, or is one of another bundle.
+        """
+        slots = {f"slots_{depth}" for depth in range(levels + 1)}
+        wanted = {
+            "encoder": {"items"},
+            "decoder": _TREE | slots | {"h", "alive", "beams"},
+            "step": _TREE | {"h", "nodes", "depth", "slots"},
+            "item_encoder": {"text", "codes"},
+        }
+        columns = {"items": width, "h": width, "vectors": width, "codes": levels}
+        for graph, session in self._sessions.items():
+            inputs = {each.name: each.shape for each in session.get_inputs()}
+            if inputs.keys() != wanted[graph]:
+                message = f"{graph}.onnx takes {sorted(inputs)} instead of {sorted(wanted[graph])}"
+                raise BundleError(message)
+            for name in inputs.keys() & columns.keys():
+                if inputs[name][-1] != columns[name]:
+                    message = (
+                        f"{graph}.onnx takes {name} with {inputs[name][-1]} columns but the "
+                        f"manifest says {columns[name]}: parts of two bundles"
+                    )
+                    raise BundleError(message)
 
     def encode(self, items: FloatArray) -> FloatArray:
         """Vectors of a history's items [T >= 1, D], oldest first -> h [D], float16-rounded.
@@ -115,6 +147,24 @@ class GraphStepDecoder:
     def child_log_probs(self, h: FloatArray, nodes: IntArray, depth: int) -> FloatArray:
         """See `model.beam_search.StepDecoder`."""
         return self.graphs.child_log_probs(h, nodes, depth, self.tree)
+
+
+class TextGraph:
+    """The exported sentence encoder."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the graph.
+
+        Raises:
+            BundleError: the file is not a graph that this ONNX Runtime can run.
+        """
+        self._session = _session(path, onnxruntime.SessionOptions())
+
+    def encode(self, ids: IntArray, mask: IntArray) -> FloatArray:
+        """Unit vectors [N, E] of token ids and their mask, both [N, T]."""
+        feeds = {"ids": ids.astype(np.int64), "mask": mask.astype(np.int64)}
+        (vectors,) = self._session.run(None, feeds)
+        return np.asarray(vectors, dtype=np.float32)
 
 
 def _tree_feeds(tree: SearchTree) -> dict[str, AnyArray]:

@@ -1,11 +1,14 @@
 """The manifest: what a bundle says about itself, so that nothing has to be configured twice."""
 
+import hashlib
+import json
+
 from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION = 1
 """Raised by every change that an older service could not read."""
 
-_FROZEN = ConfigDict(extra="forbid", frozen=True)
+_FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LevelFacts(BaseModel):
@@ -43,7 +46,7 @@ class Manifest(BaseModel):
     model_config = _FROZEN
     format_version: int
     bundle_id: str
-    """sha256 over the names and hashes of all files, first 16 hexadecimal digits."""
+    """First 16 hexadecimal digits of a sha256 over everything else here, files' hashes included."""
     levels: tuple[LevelFacts, ...]
     items: int = Field(ge=1)
     nodes: int = Field(ge=2)
@@ -54,3 +57,8 @@ class Manifest(BaseModel):
     facts: dict[str, object]
     """How the tokens and the network came about; for people, nothing reads it back."""
     files: dict[str, FileFacts]
+
+    def identity(self) -> str:
+        """What `bundle_id` has to be: a hash over the rest, and so over all files' hashes."""
+        rest = self.model_dump(mode="json", exclude={"bundle_id"})
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]

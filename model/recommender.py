@@ -23,15 +23,19 @@ from model.availability import Availability
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder
-from model.errors import BundleError
+from model.errors import BundleError, ConfigError
 from model.history import known_leaves, truncate
 from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
 FILTERS_KEPT = 32
 """Category filters whose counts a worker keeps; each costs four bytes per trie node."""
 
-SCORE_TOLERANCE = 1e-3
-"""How far a float32 score may lie from the same score computed on another machine."""
+SCORE_TOLERANCE = 2e-2
+"""How far a score may lie from the same score computed on another machine.
+
+Another processor's last float32 bit can tip a component of h to the next float16 number; measured
+on a trained bundle, one such step moves a score among the best ten by up to 4e-3.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Query:
     """Drop the items of `history` and `seen`."""
     categories: Sequence[Sequence[str]] = ()
     """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
+
+    def __post_init__(self) -> None:
+        if self.k < 0:
+            message = f"k is {self.k}: ask for 0 or more items"
+            raise ConfigError(message)
 
 
 @dataclass(frozen=True)
@@ -258,7 +267,7 @@ def is_certified(found: BeamResult, fused: FloatArray, k: int) -> bool:
     Items under a pruned prefix score at most its log-probability (the fused term is never
     positive); the float32 sums on both sides are trusted to 1e-4.
     """
-    if not np.isfinite(found.pruned):
+    if found.pruned == -np.inf:
         return True
     if len(fused) < k:
         return False
@@ -277,12 +286,12 @@ def verify_golden(recommender: Recommender) -> None:
         same_scores = len(answer) == len(case.scores) and np.allclose(
             [item.score for item in answer], case.scores, atol=SCORE_TOLERANCE
         )
-        # Items whose scores are equal within the tolerance may change places.
-        known = all(
-            item.item_id in expected or item.score <= case.scores[-1] + SCORE_TOLERANCE
+        # Items whose scores are equal within the tolerance may change places, or the last place.
+        same_items = all(
+            abs(item.score - expected.get(item.item_id, case.scores[-1])) <= SCORE_TOLERANCE
             for item in answer
         )
-        if not (same_scores and known):
+        if not (same_scores and same_items):
             message = (
                 f"golden case {number} of bundle {recommender.bundle.bundle_id} is answered "
                 "differently here than at export: this machine cannot serve it"

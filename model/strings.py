@@ -52,13 +52,17 @@ class StringIndex:
     def candidates(self, string: str) -> IntArray:
         """Numbers of all strings with the hash of `string`: nearly always none or one."""
         wanted = np.uint64(string_hash(string))
-        first, end = np.searchsorted(self.hashes, [wanted, wanted + np.uint64(1)])
-        if wanted == np.iinfo(np.uint64).max:
-            end = len(self.hashes)
+        first = np.searchsorted(self.hashes, wanted, side="left")
+        end = np.searchsorted(self.hashes, wanted, side="right")
         found: IntArray = self.numbers[first:end]
         return found
 
 
 def string_hash(string: str) -> int:
-    """A 64-bit hash that is the same on every machine and in every release (BLAKE2b)."""
-    return int.from_bytes(blake2b(string.encode(), digest_size=8).digest(), "little")
+    """A 64-bit hash that is the same on every machine and in every release (BLAKE2b).
+
+    Half a surrogate pair, which JSON can spell but UTF-8 cannot, is a string like any other that
+    no table holds.
+    """
+    encoded = string.encode(errors="surrogatepass")
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")

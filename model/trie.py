@@ -59,6 +59,12 @@ class Trie:
         Raises:
             BundleError: the array does not describe a trie.
         """
+        if child_start.ndim != 1 or child_start.dtype.kind != "i":
+            message = (
+                f"trie.npy does not describe a trie: it is {child_start.dtype} of shape "
+                f"{child_start.shape} instead of one row of integers"
+            )
+            raise BundleError(message)
         depth_start = [0, 1]
         inner = len(child_start) - 1
         total = int(child_start[-1]) if inner > 0 else 0
@@ -67,7 +73,8 @@ class Trie:
             if following <= depth_start[-1]:
                 break
             depth_start.append(following)
-        grows = inner > 0 and int(child_start[0]) == 1 and bool(np.all(np.diff(child_start) > 0))
+        # Fewer than two inner nodes: not even one level of codes.
+        grows = inner > 1 and int(child_start[0]) == 1 and bool(np.all(np.diff(child_start) > 0))
         if not grows or depth_start[-1] != inner or total <= inner:
             message = "trie.npy does not describe a trie: its rows do not grow level by level"
             raise BundleError(message)

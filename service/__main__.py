@@ -1,8 +1,9 @@
 """`python -m service`: one process that serves one bundle over HTTP.
 
-Exit codes: 0 after Ctrl-C, 3 when the settings or the bundle cannot be used (one line on standard
-error says why). After SIGTERM readiness says no, requests are served for `drain_seconds` more, then
-the rest is finished.
+Exit codes: 0 after SIGTERM or Ctrl-C; 3 when the settings or the bundle cannot be used (one line on
+standard error says why) or the address is taken (the last error of the log says so). After SIGTERM
+readiness says no and requests are served for `drain_seconds` more, on connections that close after
+their answer; then the rest is finished. A second SIGTERM ends the wait.
 """
 
 import math
@@ -22,6 +23,7 @@ from service.serving import open_bundle, recommender_factory
 from service.settings import Settings, load_settings
 
 EXIT_UNUSABLE = 3
+_CLOSE = (b"connection", b"close")
 
 
 class DrainingServer(uvicorn.Server):
@@ -45,13 +47,17 @@ class DrainingServer(uvicorn.Server):
         self._stop_at = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain at the first SIGTERM; stop at once at any other signal."""
-        is_draining = self._stop_at < math.inf
-        if sig != signal.SIGTERM or is_draining or not self.started:
+        """Begin to drain at the first SIGTERM; stop at once at the next or any other signal."""
+        if sig != signal.SIGTERM or not self.started:
             super().handle_exit(sig, frame)
             return
+        # Not left to uvicorn, which would end the process by the signal instead of with code 0.
+        is_draining = self._stop_at < math.inf
+        self._stop_at = time.monotonic() + (0 if is_draining else self._drain_seconds)
         self._app.state.serving.is_draining = True
-        self._stop_at = time.monotonic() + self._drain_seconds
+        # A connection kept alive would be closed later, perhaps under a request on its way.
+        self.config.encoded_headers.append(_CLOSE)
+        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop now."""
@@ -64,7 +70,8 @@ def main() -> None:
         settings = load_settings()
         bundle = open_bundle(settings)
     except (SettingsError, ModelError) as error:
-        sys.stderr.write(f"cofine-service: {type(error).__name__}: {error}\n")
+        reason = " ".join(str(error).split())  # one line, whatever library the text is from
+        sys.stderr.write(f"cofine-service: {type(error).__name__}: {reason}\n")
         sys.exit(EXIT_UNUSABLE)
     listener = start_logging(settings.log_level)
     try:

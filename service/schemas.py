@@ -6,7 +6,15 @@ Ids are strings of 1 to 256 characters without control characters. Limits that a
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
 
 K_MAX = 100
 HISTORY_MAX = 1_000
@@ -28,6 +36,11 @@ CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATE
 EventType = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
 ]
+
+
+def _whole(number: Any) -> Any:
+    """Return 12.0 as 12, which JSON Schema does not tell apart; anything else unchanged."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 class RequestBody(BaseModel):
@@ -65,7 +78,9 @@ class RecommendRequest(RequestBody):
         default=None,
         description="Item ids, oldest first; unknown ones are skipped and counted.",
     )
-    k: int = Field(default=10, ge=1, le=K_MAX, strict=True, description="How many items.")
+    k: Annotated[int, BeforeValidator(_whole)] = Field(
+        default=10, ge=1, le=K_MAX, strict=True, description="How many items."
+    )
     exclude: list[Identifier] = Field(
         default=[], max_length=EXCLUDE_MAX, description="Item ids never to return."
     )

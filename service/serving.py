@@ -179,8 +179,12 @@ def make_store(settings: Settings, metrics: Metrics) -> UserStateStore:
     return RedisUserState(url, limits, metrics, connection_limits)
 
 
-def serving_of(connection: HTTPConnection) -> Serving:
-    """Return what the application of this request serves with; a dependency of the routes."""
+async def serving_of(connection: HTTPConnection) -> Serving:
+    """Return what the application of this request serves with; a dependency of the routes.
+
+    A coroutine, because the framework runs other dependencies in a thread, which costs more than
+    all the rest of a request but its computation.
+    """
     serving = connection.app.state.serving
     if not isinstance(serving, Serving):
         raise TypeError("the application's lifespan has not started; this is a bug")

@@ -133,7 +133,10 @@ def validated(kind: type[Settings], tables: Mapping[str, Any], source: str) -> S
         return kind.model_validate(tables)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        value = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-        message = f"{source}: {where}: {first['msg']}{value}"
+        where = ".".join(str(part) for part in first["loc"])
+        # A complaint about a whole table says itself what it found there.
+        whole = first["type"] in {"missing", "value_error"} and isinstance(first["input"], dict)
+        value = "" if whole else f" (got {first['input']!r})"
+        reason = first["msg"].removeprefix("Value error, ")
+        message = ": ".join(filter(None, (source, where, reason))) + value
         raise ConfigError(message) from error

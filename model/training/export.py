@@ -15,22 +15,28 @@ import polars as pl
 import torch
 
 from model.bundle import (
+    MANIFEST,
     Bundle,
-    bundle_id,
     catalog_arrays,
-    file_facts,
+    seal,
     tree_arrays,
-    write_manifest,
 )
 from model.catalog import build_catalog
 from model.decoder import SearchTree
-from model.errors import ExportError
+from model.errors import ConfigError, ExportError
 from model.manifest import FORMAT_VERSION, Manifest, ScoreFacts
 from model.recommender import Query, Recommender, verify_golden
 from model.training.graphs import export_graphs
 from model.training.network import Network
 from model.training.parity import check_parity
-from model.training.train import TrainConfig, build_network, load, read_training
+from model.training.sentence_graph import export_text_encoder
+from model.training.train import (
+    TrainConfig,
+    build_network,
+    load,
+    read_training,
+    restore_parameters,
+)
 from model.training.training_set import TrainingSet, read_training_set
 from model.types import AnyArray
 
@@ -55,7 +61,9 @@ def export(stages: Stages, output: Path) -> Manifest:
         StageError: a stage is unfinished.
         ExportError: an exported graph does not compute what PyTorch computes.
         BundleError: the finished bundle does not open.
+        ConfigError: `output` is something else than a bundle, which must not be replaced.
     """
+    _refuse_strangers(output)
     network, data, facts = read_trained(stages)
     building = output.with_name(f".{output.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
@@ -68,16 +76,23 @@ def export(stages: Stages, output: Path) -> Manifest:
     _copy_encoders(stages, building)
     export_graphs(network, building)
     (building / "golden.json").write_text("[]", encoding="utf-8")
-    manifest = _manifest(network, data, facts, tree)
-    _seal(building, manifest)
+    manifest = _manifest(stages, network, data, facts, tree)
+    seal(building, manifest)
     bundle = Bundle.open(building)
     check_parity(network, bundle)
     cases = _golden_cases(bundle)
     (building / "golden.json").write_text(json.dumps(cases, indent=1), encoding="utf-8")
-    sealed = _seal(building, manifest)
+    sealed = seal(building, manifest)
     verify_golden(Recommender(Bundle.open(building)))
     _put_in_place(building, output)
     return sealed
+
+
+def _refuse_strangers(output: Path) -> None:
+    is_bundle = (output / MANIFEST).is_file()
+    if output.exists() and not is_bundle and not (output.is_dir() and not any(output.iterdir())):
+        message = f"{output} exists and is not a bundle: name another folder, or remove it"
+        raise ConfigError(message)
 
 
 def read_trained(stages: Stages) -> tuple[Network, TrainingSet, Mapping[str, object]]:
@@ -96,7 +111,7 @@ def read_trained(stages: Stages) -> tuple[Network, TrainingSet, Mapping[str, obj
         refit=bool(facts["refit"]),
     )
     network = build_network(config, data)
-    network.load_state_dict(load(stages.trained / "best.ckpt")["network"])
+    restore_parameters(network, data, load(stages.trained / "best.ckpt")["network"])
     return network.eval().requires_grad_(requires_grad=False), data, facts
 
 
@@ -107,7 +122,7 @@ def _catalogue_arrays(prepared: Path, data: TrainingSet) -> dict[str, AnyArray]:
         items["item_id"].to_list(),
         items["title"].to_list(),
         items["categories"].to_list(),
-        data.catalogue.codes,
+        data.catalogue.codes.astype(np.uint16),
     )
     return catalog_arrays(catalog) | {"popularity.npy": data.popularity.astype(np.int64)}
 
@@ -120,6 +135,7 @@ def _write_arrays(folder: Path, arrays: Mapping[str, AnyArray]) -> None:
 def _copy_encoders(stages: Stages, folder: Path) -> None:
     """What turns a new item's text into codes and features."""
     shutil.copytree(stages.embedded / "text_encoder", folder / "text_encoder")
+    export_text_encoder(folder / "text_encoder")
     shutil.copytree(stages.tokenized / "codebooks", folder / "codebooks")
     for name in ("taxonomy.json", "collaborative_from_text.npy"):
         if (stages.tokenized / name).is_file():
@@ -128,7 +144,11 @@ def _copy_encoders(stages: Stages, folder: Path) -> None:
 
 
 def _manifest(
-    network: Network, data: TrainingSet, facts: Mapping[str, object], tree: SearchTree
+    stages: Stages,
+    network: Network,
+    data: TrainingSet,
+    facts: Mapping[str, object],
+    tree: SearchTree,
 ) -> Manifest:
     config = TrainConfig.model_validate(facts["config"])
     best = facts["best"]
@@ -150,16 +170,19 @@ def _manifest(
             # A little above the true maximum, so that rounding cannot make the bound fail.
             largest_item_norm=float(norms.max()) * 1.0001,
         ),
-        facts={"training": facts["config"], "refit": facts["refit"], "best_epoch": best},
+        facts={
+            "data": _report(stages.prepared),
+            "tokenizer": _report(stages.tokenized),
+            "training": facts["config"],
+            "refit": facts["refit"],
+            "best_epoch": {name: value for name, value in best.items() if name != "seconds"},
+        },
         files={},
     )
 
 
-def _seal(folder: Path, manifest: Manifest) -> Manifest:
-    files = file_facts(folder)
-    sealed = manifest.model_copy(update={"files": files, "bundle_id": bundle_id(files)})
-    write_manifest(folder, sealed)
-    return sealed
+def _report(folder: Path) -> object:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def _golden_cases(bundle: Bundle) -> list[dict[str, object]]:

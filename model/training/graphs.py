@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -40,38 +41,48 @@ def export_graphs(network: Network, folder: Path) -> None:
     step = {"h": h, "nodes": torch.arange(4), "depth": torch.tensor([0])}
     known = min(5, network.shape.history_length)
     item = {"text": torch.zeros(3, len(network.text_basis)), "codes": torch.zeros(3, levels).long()}
-    _export(
+    export_graph(
         EncoderGraph(network), {"items": torch.zeros(known, width)}, folder / "encoder.onnx", ["h"]
     )
-    _export(
+    export_graph(
         DecoderGraph(network),
         {"h": h} | search_tree | alive | slots,
         folder / "decoder.onnx",
         ["leaves", "log_probs", "pruned"],
     )
-    _export(
+    export_graph(
         StepGraph(network),
         step | search_tree | {"slots": torch.arange(3)},
         folder / "step.onnx",
         ["child_log_probs"],
     )
-    _export(ItemEncoderGraph(network), item, folder / "item_encoder.onnx", ["vectors"])
+    export_graph(ItemEncoderGraph(network), item, folder / "item_encoder.onnx", ["vectors"])
 
 
 FREE_LENGTHS = {
-    "items": "history",
-    "nodes": "beam_nodes",
-    "child_start": "inner_nodes",
-    "vectors": "all_nodes",
-    "biases": "all_nodes",
-    "alive": "all_nodes",
-    "beams": "beam_width",
-    "text": "new_items",
-    "codes": "new_items",
+    "items": 1,
+    "nodes": 1,
+    "child_start": 1,
+    "vectors": 1,
+    "biases": 1,
+    "alive": 1,
+    "beams": 1,
+    "text": 1,
+    "codes": 1,
+    "ids": 2,
+    "mask": 2,
 }
+"""How many leading dimensions of an input are free; `slots` have one, others none."""
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], path: Path, outputs: list[str]) -> None:
+def export_graph(
+    module: nn.Module, inputs: dict[str, Tensor], path: Path, outputs: list[str]
+) -> None:
+    """Write `module` as an ONNX file with named inputs and outputs.
+
+    Raises:
+        ExportError: it cannot be turned into a graph.
+    """
     shapes = [_free(name) for name in inputs]
     # Graphs with a free number of `slots` take them as one variable argument.
     fixed = sum(not name.startswith("slots_") for name in inputs)
@@ -80,24 +91,27 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], path: Path, outputs: l
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 module.eval(),
                 tuple(inputs.values()),
-                path,
                 input_names=list(inputs),
                 output_names=outputs,
                 dynamic_shapes=nested,
                 dynamo=True,
-                external_data=False,
                 verbose=False,
                 optimize=True,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             message = f"{path.name} cannot be exported: {error}"
             raise ExportError(message) from error
+    if program is None:  # pragma: no cover - only without `dynamo`
+        raise AssertionError
+    # The exporter notes for every node the lines of source, with folders, that it came from: no
+    # business of the bundle's, and its id would depend on where it was made.
+    ClearMetadataAndDocStringPass()(program.model)
+    program.save(path, external_data=False)
 
 
 def _free(name: str) -> dict[int, Dim] | None:
-    if name.startswith("slots"):
-        return {0: Dim.DYNAMIC}
-    return {0: Dim.DYNAMIC} if name in FREE_LENGTHS else None
+    dimensions = 1 if name.startswith("slots") else FREE_LENGTHS.get(name, 0)
+    return {axis: Dim.DYNAMIC for axis in range(dimensions)} or None

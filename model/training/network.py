@@ -36,6 +36,8 @@ class NetworkShape:
     """F, principal components of the text features"""
     codebook_sizes: tuple[int, ...]
     dropout: float
+    input_dropout: float
+    """of the numbers of the items that are read"""
     id_dropout: float
 
 
@@ -106,7 +108,7 @@ class HistoryEncoder(nn.Module):
         self.position = nn.Embedding(shape.history_length, shape.width)
         nn.init.normal_(self.position.weight, std=0.02)
         self.entry_norm = nn.LayerNorm(shape.width)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = nn.Dropout(shape.input_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
         self.exit_norm = nn.LayerNorm(shape.width)
 
@@ -213,7 +215,8 @@ class Network(nn.Module):
         counts = torch.from_numpy(np.diff(trie.child_start).astype(np.int64))
         basis = principal_directions(text, shape.text_width)
         self.register_buffer("text_basis", basis)
-        self.register_buffer("text", text @ basis, persistent=False)
+        self.register_buffer("text", torch.empty(0), persistent=False)
+        self.project(text)
         self.register_buffer("codes", codes.long(), persistent=False)
         self.register_buffer("trained", trained.float().unsqueeze(1), persistent=False)
         child_start = torch.from_numpy(trie.child_start.astype(np.int64))
@@ -227,6 +230,14 @@ class Network(nn.Module):
         self.generator = Generator(shape)
         self.offsets = nn.Parameter(torch.zeros(inner, shape.width))
         self.biases = nn.Parameter(torch.log(self.below).clone())
+
+    def project(self, text: Tensor) -> None:
+        """Read the text features [N, E] through `text_basis`.
+
+        Needed anew after loading parameters: they bring the basis of the machine that trained,
+        and another one may compute it with other signs.
+        """
+        self.text = text.to(self.text_basis.device) @ self.text_basis
 
     @staticmethod
     def _items_below(trie: Trie) -> Tensor:

@@ -69,7 +69,8 @@ def _compare(what: str, found: BeamResult, other: BeamResult) -> None:
     # Where items differ, their totals must be equal: then they are a tie.
     moved = found.leaves != other.leaves
     gap = float(np.abs(found.totals() - other.totals())[moved].max(initial=0.0))
-    if gap > TOLERANCE or (worst > TOLERANCE and not moved.any()):
+    # Written so that NaN, which compares false with everything, is a difference.
+    if not gap <= TOLERANCE or not (worst <= TOLERANCE or moved.any()):
         message = f"{what}: log-probabilities differ by {max(gap, worst):.2e} (> {TOLERANCE:.0e})"
         raise ExportError(message)
 
@@ -101,7 +102,7 @@ def _check_encoder(network: Network, bundle: Bundle, generator: np.random.Genera
         expected = expected.numpy().astype(np.float16).astype(np.float32)
         worst = float(np.abs(bundle.graphs.encode(history) - expected).max())
         # Both are float16 numbers: a difference is one unit in the last place, at most.
-        if worst > 2**-10 * max(1.0, float(np.abs(expected).max())):
+        if not worst <= 2**-10 * max(1.0, float(np.abs(expected).max())):
             message = f"encoder.onnx and PyTorch differ by {worst:.2e} at history length {length}"
             raise ExportError(message)
     text = generator.normal(size=(2, len(network.text_basis))).astype(np.float32)
@@ -111,7 +112,7 @@ def _check_encoder(network: Network, bundle: Bundle, generator: np.random.Genera
         torch.tensor(text) @ network.text_basis, torch.tensor(codes)
     )
     worst = float(np.abs(bundle.graphs.item_vectors(text, codes) - described.numpy()).max())
-    if worst > TOLERANCE:
+    if not worst <= TOLERANCE:
         message = f"item_encoder.onnx and PyTorch differ by {worst:.2e}"
         raise ExportError(message)
 

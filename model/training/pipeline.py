@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from model.training.config import RunConfig
 from model.training.embedding.embed import embed
-from model.training.evaluation.evaluate import evaluate
+from model.training.evaluation.evaluate import EvaluateConfig, evaluate
 from model.training.export import Stages, export
 from model.training.preparation.prepare import PrepareConfig, prepare, report_table
 from model.training.stage_files import save_json
@@ -56,14 +56,24 @@ class StageRunner:
     lineage: str = str(FORMAT)
     """Fingerprint of everything before the next stage."""
 
-    def run(self, name: str, settings: object, output: Path, work: Callable[[], object]) -> None:
+    def run(
+        self,
+        name: str,
+        settings: object,
+        output: Path,
+        work: Callable[[], object],
+        *,
+        clear: bool = True,
+    ) -> None:
         """Do `work` unless `output` was made from the same settings and earlier stages.
 
         Args:
             name: of the stage.
             settings: whatever decides its result, with a faithful `repr`.
-            output: its folder; a folder of other settings is removed first.
+            output: its folder.
             work: makes it.
+            clear: remove a folder of other settings first; a bundle stays until its successor is
+                whole.
         """
         self.lineage = hashlib.sha256(f"{self.lineage}\n{name}\n{settings!r}".encode()).hexdigest()
         stamp = self.workspace.path / "stages" / f"{name}.json"
@@ -72,7 +82,7 @@ class StageRunner:
         if same and found.get("finished") and output.exists():
             self.console.print(f"[dim]{name:<10} unchanged, skipped[/dim]")
             return
-        if not same:
+        if clear and not same:
             # What is there was made from something else; an interrupted run of the same settings
             # is kept, so that training continues at its last epoch.
             shutil.rmtree(output, ignore_errors=True)
@@ -118,9 +128,10 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
         stages.trained,
         lambda: train(config.train, *folders, stages.trained),
     )
-    runner.run("export", "", config.bundle, lambda: export(stages, config.bundle))
-    measured = config.evaluate.model_copy(update={"oracle": config.evaluate.oracle or oracle})
-    runner.run(
+    runner.run("export", "", config.bundle, lambda: export(stages, config.bundle), clear=False)
+    measured = _evaluation(config.evaluate, oracle)
+    # On a copy of the runner: nothing after it is made from what it measures.
+    replace(runner).run(
         "evaluate",
         measured,
         config.bundle / "evaluation.json",
@@ -135,7 +146,7 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
             again.trained,
             lambda: refit(config.train, folders, stages.trained, again.trained),
         )
-        runner.run("export-refit", "", target, lambda: export(again, target))
+        runner.run("export-refit", "", target, lambda: export(again, target), clear=False)
 
 
 def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:
@@ -149,6 +160,13 @@ def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path
     runner.run("synthesize", settings, folder, lambda: synthesize(settings, folder))
     files = {"items": folder / "items.parquet", "events": folder / "events.parquet"}
     return PrepareConfig.model_validate(files), folder / "oracle.parquet"
+
+
+def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:
+    """The settings, with the synthetic shop's oracle where it answers what is measured."""
+    if config.split != "test" or config.oracle is not None:
+        return config
+    return config.model_copy(update={"oracle": oracle})
 
 
 def _settings(config: BaseModel) -> str:

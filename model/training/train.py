@@ -11,25 +11,26 @@ the same parameters as one that was not (bit for bit on one CPU process).
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional
 
 from model.errors import StageError, TrainingError
 from model.training.evaluation.report import plot_training
+from model.training.histories import HeldOut
 from model.training.network import Network, NetworkShape
 from model.training.stage_files import save_json
 from model.training.training_set import TrainingSet, batches, padded, read_training_set
-from model.training.validation import ValidationScores, validate
+from model.training.validation import validate
 
 SAMPLED_SOFTMAX_ITEMS = 65_536
 """Catalogues above this size train the item head against that many sampled items per batch."""
@@ -46,6 +47,9 @@ class TrainConfig(BaseModel):
     history_length: int = Field(50, ge=1, description="newest items of a history that are read")
     text_components: int = Field(128, ge=1, description="principal components of the text features")
     dropout: float = Field(0.5, ge=0, lt=1, description="in the encoder and the generator")
+    input_dropout: float | None = Field(
+        None, ge=0, lt=1, description="of the items that are read; as `dropout` when not given"
+    )
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="how often an item's own vector is left out"
     )
@@ -63,6 +67,13 @@ class TrainConfig(BaseModel):
     )
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.width % self.heads:
+            message = f"heads {self.heads} must divide width {self.width}"
+            raise ValueError(message)
+        return self
 
 
 class TrainingRun:
@@ -87,6 +98,13 @@ class TrainingRun:
         """The epoch with the best served validation NDCG@10."""
         return max(self.epochs, key=lambda row: row["served"])
 
+    def standing(self) -> str:
+        """The best validation so far as words; none before the first and where nothing ranks."""
+        if not self.epochs or "served" not in self.epochs[-1]:
+            return ""
+        best = self.best()
+        return f"  best NDCG@10 {best['served']:.4f} (epoch {best['epoch']})"
+
     def is_over(self) -> bool:
         """Whether the epochs are used up or validation has stopped improving."""
         if not self.epochs:
@@ -104,7 +122,7 @@ class TrainingRun:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
-        self.network.load_state_dict(state["network"])
+        restore_parameters(self.network, self.data, state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epochs = list(state["epochs"])
 
@@ -136,11 +154,20 @@ def build_network(config: TrainConfig, data: TrainingSet) -> Network:
         text_width=min(config.text_components, data.catalogue.text.shape[1]),
         codebook_sizes=tuple(level.codes for level in data.catalogue.levels),
         dropout=config.dropout,
+        input_dropout=config.dropout if config.input_dropout is None else config.input_dropout,
         id_dropout=config.id_dropout,
     )
     codes = torch.from_numpy(data.catalogue.codes.astype(np.int64))
     text = torch.from_numpy(data.catalogue.text)
     return Network(shape, data.catalogue.trie, text, codes, data.trained())
+
+
+def restore_parameters(
+    network: Network, data: TrainingSet, parameters: Mapping[str, Tensor]
+) -> None:
+    """Load trained parameters into the network that `build_network` made over `data`."""
+    network.load_state_dict(parameters)
+    network.project(torch.from_numpy(data.catalogue.text))
 
 
 def losses(network: Network, data: TrainingSet, rows: Any) -> tuple[Tensor, Tensor]:
@@ -190,26 +217,36 @@ def train(
     run = TrainingRun(config, data)
     identity = fingerprint(config, data)
     resume(run, output, identity)
-    task = data.held_out("validation")
-    if len(task.users) > config.validation_users:
-        chosen = np.random.default_rng(0).permutation(len(task.users))[: config.validation_users]
-        task = task._replace(
-            users=task.users[chosen],
-            inputs=[task.inputs[row] for row in chosen],
-            targets=task.targets[chosen],
-        )
+    task = validation_task(data, config.validation_users)
     with progress_bar() as progress:
         while not run.is_over():
             row = train_epoch(run, progress)
             scores = validate(run.network, task, config.beam_width)
             run.epochs.append(row | asdict(scores))
-            save(output / "last.ckpt", identity, run.state())
+            # The best first: an interruption between the two repeats this epoch.
             if run.best() is run.epochs[-1]:
                 save(output / "best.ckpt", identity, run.state())
+            save(output / "last.ckpt", identity, run.state())
             plot_training(run.epochs, output / "curves.png")
             progress.console.print(describe(run.epochs[-1]))
     finish(output, run, run.best(), refit=False)
     return run.best()
+
+
+def validation_task(data: TrainingSet, most: int) -> HeldOut:
+    """The users that validation ranks: those with a history, at most `most`, drawn at random.
+
+    Raises:
+        StageError: there are none.
+    """
+    task = data.held_out("validation")
+    able = np.flatnonzero([len(history) > 0 for history in task.inputs])
+    if not len(able):
+        message = "no user has a validation event after a training event: prepare another split"
+        raise StageError(message)
+    if len(able) > most:
+        able = able[np.random.default_rng(0).permutation(len(able))[:most]]
+    return HeldOut(task.users[able], [task.inputs[row] for row in able], task.targets[able])
 
 
 def refit(
@@ -234,8 +271,8 @@ def refit(
     resume(run, output, identity)
     with progress_bar() as progress:
         while len(run.epochs) < best["epoch"]:
-            scores = ValidationScores(*(float("nan"),) * 3, best["fusion_weight"])
-            run.epochs.append(train_epoch(run, progress) | asdict(scores))
+            row = train_epoch(run, progress)
+            run.epochs.append(row | {"fusion_weight": best["fusion_weight"]})
             save(output / "last.ckpt", identity, run.state())
     save(output / "best.ckpt", identity, run.state())
     finish(output, run, run.epochs[-1], refit=True)
@@ -247,9 +284,10 @@ def train_epoch(run: TrainingRun, progress: Progress) -> dict[str, float]:
     epoch, began = len(run.epochs) + 1, time.perf_counter()
     bar = progress.add_task(f"epoch {epoch}", total=1.0, note="")
     seen: list[tuple[float, float]] = []
+    standing = run.standing()
     for share, head, generated in run.steps(epoch):
         seen.append((head, generated))
-        note = f"item head {head:.3f}  generator {generated:.3f}"
+        note = f"loss {head:.3f} / {generated:.3f}{standing}"
         progress.update(bar, completed=share, note=note)
     progress.remove_task(bar)
     head, generated = np.mean(seen, axis=0)
@@ -284,7 +322,8 @@ def progress_bar() -> Progress:
 
 def fingerprint(config: TrainConfig, data: TrainingSet) -> str:
     """What a checkpoint must agree with to be continued: configuration, tokens and histories."""
-    digest = hashlib.sha256(config.model_dump_json(exclude={"device"}).encode())
+    settings = config.model_dump_json(exclude={"device"}, exclude_none=True)
+    digest = hashlib.sha256(settings.encode())
     for array in (data.catalogue.codes, data.catalogue.text, np.concatenate(data.windows)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -298,8 +337,17 @@ def save(path: Path, identity: str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; only tensors and plain values, never code."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint; only tensors and plain values, never code.
+
+    Raises:
+        StageError: it is missing, damaged, or holds anything else.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises the errors of its unpickler and of its zip reader
+        first = str(error).strip().split("\n")[0]
+        message = f"{path} is not a checkpoint of this training ({first}): delete {path.parent}"
+        raise StageError(message) from error
     return state
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path
 from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,6 +31,24 @@ _MEANINGS = {
     503: "Not available now; see Retry-After.",
     504: "The answer was not ready in time.",
 }
+
+
+class _IdConvertor(Convertor[str]):
+    """The rest of an address as an id: any text, so that validation can say what is wrong."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """Return the id as it stands."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the id as it stands."""
+        return value
+
+
+# Routes write `{user_id:id}`. The framework's `path` knows no line break and would answer 404.
+register_url_convertor("id", _IdConvertor())
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from service.schemas import ItemAnswer
 router = APIRouter(tags=["items"])
 
 
-@router.get("/v1/items/{item_id:path}", response_model=ItemAnswer, responses=problems(404, 422))
+@router.get("/v1/items/{item_id:id}", response_model=ItemAnswer, responses=problems(404, 422))
 async def read_item(item_id: ItemId, serving: InServing) -> Response:
     """Tell an item's title, category paths and semantic ID."""
     catalog = serving.bundle.catalog

@@ -6,11 +6,11 @@ from starlette.responses import Response
 from service.routes.answers import InServing, UserId, json_answer, problems
 from service.schemas import HistoryEntryBody, UserAnswer
 
-# `:path`, because a user id may hold a slash.
+# `:id`, because a user id may hold a slash.
 router = APIRouter(tags=["users"])
 
 
-@router.get("/v1/users/{user_id:path}", response_model=UserAnswer, responses=problems(422, 503))
+@router.get("/v1/users/{user_id:id}", response_model=UserAnswer, responses=problems(422, 503))
 async def read_user(user_id: UserId, serving: InServing) -> Response:
     """Tell what is stored of a user; an unknown user has an empty history."""
     state = await serving.store.read(
@@ -34,7 +34,7 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
     )
 
 
-@router.delete("/v1/users/{user_id:path}", status_code=204, responses=problems(422, 503))
+@router.delete("/v1/users/{user_id:id}", status_code=204, responses=problems(422, 503))
 async def erase_user(user_id: UserId, serving: InServing) -> Response:
     """Erase everything stored of a user; 204 also for an unknown one."""
     await serving.store.erase(

@@ -77,7 +77,10 @@ class RedisServer:
             client.flushall()
 
     def pause(self) -> None:
+        """Hang the server; it has stopped when this returns."""
+        assert self._process is not None
         self._signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -130,6 +130,11 @@ class SentenceEncoder:
             advance(len(rows))
         return unit_rows(vectors)
 
+    @property
+    def transformer(self) -> Any:
+        """The `SentenceTransformer` behind it."""
+        return self._transformer
+
     def export(self, folder: Path) -> dict[str, Any]:
         """Write nothing: the model is named, and found again by that name."""
         del folder

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
+from rich import box
 from rich.table import Table
 
 COLUMNS = {
@@ -134,7 +135,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
     made = []
     for seen_masked, title in ((True, "seen items masked"), (False, "seen items not masked")):
         rows = [row for row in evaluation.rows if row.seen_masked == seen_masked]
-        heads = ["ranking", *COLUMNS.values(), "coverage"]
+        heads = ["ranking", *COLUMNS.values(), "cover"]
         cells = [[*_metric_cells(row), f"{row.coverage:.1%}"] for row in rows]
         made.append(_terminal_table(f"{evaluation.split} split, {title}", heads, cells))
     if evaluation.search_error:
@@ -261,9 +262,10 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _terminal_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
+    # Sparing with room, so that a terminal of 80 columns shows every number whole.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left")
-    for cells in rows:
-        table.add_row(*cells)
+        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for name, *cells in rows:
+        table.add_row(name.partition(",")[0].partition(" (")[0], *cells)
     return table

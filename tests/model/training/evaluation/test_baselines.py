@@ -57,7 +57,7 @@ def test_only_the_nearest_neighbours_are_kept_ties_by_catalogue_order() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ItemNeighbours.fit(HISTORIES, 5).similarity.toarray()
-    monkeypatch.setattr("model.training.baselines.BLOCK_CELLS", 10)
+    monkeypatch.setattr("model.training.evaluation.baselines.BLOCK_CELLS", 10)
     assert (ItemNeighbours.fit(HISTORIES, 5).similarity.toarray() == whole).all()
 
 

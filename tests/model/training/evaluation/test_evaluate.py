@@ -154,11 +154,11 @@ def test_exhaustive_search_is_left_out_where_it_costs_too_much(
     bundle: Bundle, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # depth 0: 1 node x 3; depth 1: 3 x 3; depth 2: 9 x 2; six numbers per vector
-    monkeypatch.setattr("model.training.evaluate.EXHAUSTIVE_CELLS", 7 * 6 * (3 + 9 + 18))
+    monkeypatch.setattr("model.training.evaluation.evaluate.EXHAUSTIVE_CELLS", 7 * 6 * (3 + 9 + 18))
     assert exhaustive_limit(bundle) == 7
     errors = measure(config(), bundle, prepared).search_error
     assert [error.users for error in errors] == [7, 7]
-    monkeypatch.setattr("model.training.evaluate.EXHAUSTIVE_CELLS_AT_ONCE", 6 * 18 - 1)
+    monkeypatch.setattr("model.training.evaluation.evaluate.EXHAUSTIVE_CELLS_AT_ONCE", 6 * 18 - 1)
     assert measure(config(), bundle, prepared).search_error == []
 
 

@@ -1,0 +1,27 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model.bundle import Bundle
+from tests.end_to_end.service_process import ServiceProcess, running_service
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def shop_service(
+    shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """A service on the shop with its state in memory; tests use users of their own."""
+    with running_service(shop_bundle, tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def shop(shop_bundle: Path) -> Bundle:
+    """The shop's bundle, opened here, to compare with what is served."""
+    return Bundle.open(shop_bundle, threads=1)

@@ -1,0 +1,68 @@
+"""The running service keeps what its OpenAPI document promises, by generated requests.
+
+All of Schemathesis' checks run: documented statuses, media types and schemas, no server errors,
+valid requests accepted, invalid ones refused, and so on. The one exclusion: a schema cannot say
+which category paths the catalogue has, so a valid recommendation request may be refused, but for
+nothing else than a category path.
+"""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from tests.end_to_end.service_process import ServiceProcess
+
+WITH_INPUT = (
+    ("POST", "/v1/recommend"),
+    ("POST", "/v1/events"),
+    ("GET", "/v1/users/{user_id}"),
+    ("DELETE", "/v1/users/{user_id}"),
+    ("GET", "/v1/items/{item_id}"),
+)
+WITHOUT_INPUT = (("GET", "/v1/info"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics"))
+TRIED = (
+    *((*operation, mode) for operation in WITH_INPUT for mode in GenerationMode),
+    *((*operation, GenerationMode.POSITIVE) for operation in WITHOUT_INPUT),
+)
+EXAMPLES = settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="session")
+def schema(shop_service: ServiceProcess) -> OpenApiSchema:
+    return schemathesis.openapi.from_url(f"{shop_service.url}/openapi.json")
+
+
+def test_every_operation_is_tried(schema: OpenApiSchema) -> None:
+    documented = {(method.upper(), path) for path in schema for method in schema[path]}
+    assert documented == {*WITH_INPUT, *WITHOUT_INPUT}
+
+
+@pytest.mark.parametrize(("method", "path", "mode"), TRIED)
+def test_the_service_keeps_its_promises(
+    schema: OpenApiSchema, method: str, path: str, mode: GenerationMode
+) -> None:
+    @EXAMPLES
+    @given(case=schema[path][method].as_strategy(generation_mode=mode))
+    def keeps(case: schemathesis.Case[Any]) -> None:
+        response = case.call()
+        if path == "/v1/recommend" and mode is GenerationMode.POSITIVE:
+            case.validate_response(response, excluded_checks=[positive_data_acceptance])
+            if response.status_code != 200:
+                assert response.status_code == 422
+                assert response.json()["errors"][0]["pointer"].startswith("#/categories/")
+        else:
+            case.validate_response(response)
+
+    keeps()

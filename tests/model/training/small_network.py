@@ -1,0 +1,39 @@
+"""Networks over random catalogues, small enough to compute everything by brute force."""
+
+import numpy as np
+import torch
+
+from model.training.network import Network, NetworkShape
+from model.trie import Trie
+
+
+def small_network(
+    items: int = 40, codebooks: tuple[int, ...] = (3, 4, 2), *, seed: int = 0, dropout: float = 0.0
+) -> tuple[Network, Trie]:
+    """A network in evaluation mode whose parameters are all random, and its trie.
+
+    Item 0 was never trained on. Some semantic IDs are shared, some nodes have one child.
+    """
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    codes = np.stack([generator.integers(size, size=items) for size in codebooks], axis=1)
+    trie, order = Trie.build(codes)
+    shape = NetworkShape(
+        width=8,
+        blocks=2,
+        heads=2,
+        history_length=6,
+        text_width=5,
+        codebook_sizes=codebooks,
+        dropout=dropout,
+        input_dropout=dropout,
+        id_dropout=0.5,
+    )
+    text = torch.randn(items, 7)
+    trained = torch.ones(items)
+    trained[0] = 0
+    network = Network(shape, trie, text, torch.from_numpy(codes[order]), trained)
+    with torch.no_grad():  # offsets start at zero and most weights near it: make all of them count
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network.eval(), trie
