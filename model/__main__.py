@@ -30,7 +30,7 @@ PresetOption = Annotated[str, typer.Option(help="tiny, demo or base.")]
 
 
 @app.command()
-def prepare(
+def prepare(  # noqa: PLR0913, PLR0917 - one parameter per option
     workspace: Folder,
     items: Annotated[list[Path], typer.Option(help="Catalogue: Parquet, CSV or JSON Lines.")],
     events: Annotated[list[Path], typer.Option(help="Events: Parquet, CSV or JSON Lines.")],
@@ -41,6 +41,22 @@ def prepare(
     event_column: Annotated[
         list[str] | None, typer.Option(help="Renames as OURS=THEIRS, once per column.")
     ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(help="Typed attribute to keep as NAME=TYPE: str, int, float or bool."),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None, typer.Option(help="Column of embeddings to keep, once per column.")
+    ] = None,
+    validation_from: Annotated[
+        str | None, typer.Option(help="Split by time: a timestamp as in the events, or a date.")
+    ] = None,
+    test_from: Annotated[
+        str | None, typer.Option(help="Split by time: where the test begins.")
+    ] = None,
+    min_history: Annotated[
+        int, typer.Option(help="Training events of a user whose later ones are held out.")
+    ] = 1,
 ) -> None:
     """Check, count and split a catalogue and its events."""
     from model.training.config import validated
@@ -51,19 +67,26 @@ def prepare(
         "items": items,
         "events": events,
         "split": split,
-        "item_columns": _renames(item_column),
-        "event_columns": _renames(event_column),
+        "item_columns": _pairs(item_column, "a column is renamed as OURS=THEIRS, as in title=name"),
+        "event_columns": _pairs(
+            event_column, "a column is renamed as OURS=THEIRS, as in type=kind"
+        ),
+        "attributes": _pairs(attribute, "an attribute is given as NAME=TYPE, as in price=float"),
+        "embeddings": embedding or (),
+        "validation_from": validation_from,
+        "test_from": test_from,
+        "min_history": min_history,
     }
     config = validated(PrepareConfig, settings, "cofine prepare")
-    console.print(report_table(run_prepare(config, _stages(workspace).prepared)))
+    console.print(report_table(run_prepare(config, _stages(workspace, redo="prepare").prepared)))
 
 
 @app.command()
 def synthesize(
     output: Annotated[Path, typer.Argument(help="Folder for the files.")],
     items: Annotated[int, typer.Option(help="100 to 1,000,000.")] = 1000,
-    users: Annotated[int, typer.Option()] = 2000,
-    seed: Annotated[int, typer.Option()] = 0,
+    users: Annotated[int, typer.Option(help="Users with a history each.")] = 2000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same shop.")] = 0,
 ) -> None:
     """Make a synthetic web shop with a known best answer."""
     from model.training.config import validated
@@ -81,7 +104,7 @@ def embed(workspace: Folder, preset: PresetOption = "base") -> None:
     from model.training.config import read_preset
     from model.training.embedding.embed import embed as run_embed
 
-    stages = _stages(workspace)
+    stages = _stages(workspace, redo="embed")
     run_embed(read_preset(preset).embed, stages.prepared, stages.embedded)
 
 
@@ -91,7 +114,7 @@ def tokenize(workspace: Folder, preset: PresetOption = "base") -> None:
     from model.training.config import read_preset
     from model.training.tokenizers.tokenize import tokenize as run_tokenize
 
-    stages = _stages(workspace)
+    stages = _stages(workspace, redo="tokenize")
     folders = (stages.prepared, stages.embedded, stages.tokenized)
     run_tokenize(read_preset(preset).tokenize, *folders)
 
@@ -109,7 +132,8 @@ def train(
     from model.training.train import refit as run_refit
     from model.training.train import train as run_train
 
-    stages, config = _stages(workspace), read_preset(preset).train
+    config = read_preset(preset).train
+    stages = _stages(workspace, redo="refit" if refit else "train")
     folders = (stages.prepared, stages.embedded, stages.tokenized)
     if refit:
         run_refit(config, folders, stages.trained, _stages(workspace, refit=True).trained)
@@ -126,14 +150,17 @@ def export(
     """Export a checked bundle."""
     from model.training.export import export as run_export
 
-    manifest = run_export(_stages(workspace, refit=refit), bundle)
+    stages = _stages(workspace, refit=refit, redo="export-refit" if refit else "export")
+    manifest = run_export(stages, bundle)
     console.print(f"bundle {manifest.bundle_id} in {bundle}")
 
 
 @app.command()
 def evaluate(
     bundle: BundleFolder,
-    workspace: Annotated[Path, typer.Option(help="Workspace that holds the prepared events.")],
+    workspace: Annotated[
+        Path | None, typer.Option(help="Workspace that holds the prepared events.")
+    ] = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     users: Annotated[int | None, typer.Option(help="Measure a sample of users.")] = None,
     beam_width: Annotated[int | None, typer.Option(help="Instead of the bundle's own.")] = None,
@@ -144,9 +171,14 @@ def evaluate(
     from model.training.evaluation.evaluate import EvaluateConfig
     from model.training.evaluation.evaluate import evaluate as run_evaluate
 
+    if workspace is None:
+        raise ConfigError(
+            "cofine evaluate needs --workspace, the folder that `cofine run` or `cofine prepare` "
+            "filled: a bundle holds no events to be measured on"
+        )
     settings = {"split": split, "users": users, "beam_width": beam_width, "oracle": oracle}
     config = validated(EvaluateConfig, settings, "cofine evaluate")
-    run_evaluate(config, bundle, _stages(workspace).prepared)
+    run_evaluate(config, bundle, _stages(workspace, redo="evaluate").prepared)
 
 
 @app.command()
@@ -155,12 +187,18 @@ def inspect(
     item: Annotated[
         str | None, typer.Argument(help="An item id: its codes and neighbours.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG file to draw the category tree into.")
+    ] = None,
 ) -> None:
     """Show what is in a bundle, or all about one item."""
     from model.bundle import Bundle
+    from model.training.category_picture import plot_categories
     from model.training.inspection import InspectConfig, inspect_bundle, inspect_item
 
     opened = Bundle.open(bundle)
+    if picture is not None:
+        plot_categories(opened, picture)
     if item is None:
         inspect_bundle(InspectConfig(), opened, console)
     else:
@@ -213,18 +251,21 @@ def main() -> None:
         sys.exit(2)
 
 
-def _stages(workspace: Path, *, refit: bool = False) -> "Stages":
+def _stages(workspace: Path, *, refit: bool = False, redo: str | None = None) -> "Stages":
+    """The stages' folders; `redo` is made by hand, so `cofine run` must look at it again."""
     from model.training.pipeline import Workspace
 
-    return Workspace(workspace).stages(refit=refit)
+    found = Workspace(workspace)
+    if redo is not None:
+        found.reopen(redo)
+    return found.stages(refit=refit)
 
 
-def _renames(pairs: list[str] | None) -> dict[str, str]:
-    """`["title=name"]` -> `{"title": "name"}`."""
+def _pairs(pairs: list[str] | None, form: str) -> dict[str, str]:
+    """`["title=name"]` -> `{"title": "name"}`; `form` tells what a pair has to look like."""
     for pair in pairs or ():
         if "=" not in pair:
-            message = f"a column is renamed as OURS=THEIRS, as in title=name; got {pair!r}"
-            raise ConfigError(message)
+            raise ConfigError(f"{form}; got {pair!r}")
     return dict(pair.split("=", 1) for pair in pairs or ())
 
 

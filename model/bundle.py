@@ -182,10 +182,17 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(found)
     except ValidationError as error:
-        message = f"{path} is not a manifest: {error}"
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = (
+            f"{path} is not a manifest of this release ({where}: {first['msg']}): export again"
+        )
         raise BundleError(message) from error
     if manifest.bundle_id != manifest.identity():
-        message = f"{path} was edited (bundle_id is not its hash): export the bundle again"
+        message = (
+            f"{path} was edited, or written by another release (bundle_id is not its hash): "
+            "export the bundle again"
+        )
         raise BundleError(message)
     return manifest
 
@@ -238,8 +245,9 @@ def _load(folder: Path, name: str) -> AnyArray:
     try:
         with (folder / name).open("rb") as file:
             empty = 0 in _array_shape(file)
-        # NumPy maps no empty arrays.
-        array: AnyArray = np.load(folder / name, mmap_mode=None if empty else "r")
+        # NumPy maps no empty arrays. As a plain array, because a `memmap` runs Python code for
+        # every slice of it, which made each look-up in the catalogue four times slower.
+        array: AnyArray = np.asarray(np.load(folder / name, mmap_mode=None if empty else "r"))
     except ValueError as error:
         message = f"{name} is not an array that can be used: {error}"
         raise BundleError(message) from error

@@ -5,7 +5,7 @@ Shapes: N items, L levels, G distinct category path prefixes.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,10 +62,16 @@ class Catalog:
 
     def leaf(self, item_id: ItemId) -> Leaf | None:
         """The leaf of an item, None when the catalogue does not hold it."""
-        for leaf in self.item_index.candidates(item_id):
-            if self.item_ids[leaf] == item_id:
-                return int(leaf)
-        return None
+        return next(self.leaves([item_id]), None)
+
+    def leaves(self, item_ids: Sequence[ItemId]) -> Iterator[Leaf]:
+        """The leaves of those `item_ids` that the catalogue holds, order kept."""
+        each = zip(item_ids, self.item_index.candidates_of_each(item_ids), strict=True)
+        for item_id, candidates in each:
+            for leaf in candidates.tolist():
+                if self.item_ids[leaf] == item_id:
+                    yield leaf
+                    break
 
     def known_leaf(self, item_id: ItemId) -> Leaf:
         """The leaf of an item that must exist.

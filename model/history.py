@@ -10,8 +10,7 @@ from model.types import IntArray
 
 def known_leaves(item_ids: Sequence[str], catalog: Catalog) -> IntArray:
     """Leaves of those `item_ids` that the catalogue holds, order kept; int64 [<= len(item_ids)]."""
-    leaves = (catalog.leaf(item_id) for item_id in item_ids)
-    return np.array([leaf for leaf in leaves if leaf is not None], dtype=np.int64)
+    return np.array([*catalog.leaves(item_ids)], dtype=np.int64)
 
 
 def truncate(leaves: IntArray, length: int) -> IntArray:

@@ -1,6 +1,6 @@
 """Many strings as one memory-mapped UTF-8 blob with offsets, and finding one among them by hash."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -51,11 +51,14 @@ class StringIndex:
 
     def candidates(self, string: str) -> IntArray:
         """Numbers of all strings with the hash of `string`: nearly always none or one."""
-        wanted = np.uint64(string_hash(string))
-        first = np.searchsorted(self.hashes, wanted, side="left")
-        end = np.searchsorted(self.hashes, wanted, side="right")
-        found: IntArray = self.numbers[first:end]
-        return found
+        return next(self.candidates_of_each([string]))
+
+    def candidates_of_each(self, strings: Sequence[str]) -> Iterator[IntArray]:
+        """`candidates` of many strings; all are looked up before the first is yielded."""
+        wanted = np.fromiter(map(string_hash, strings), dtype=np.uint64, count=len(strings))
+        first = np.searchsorted(self.hashes, wanted, side="left").tolist()
+        end = np.searchsorted(self.hashes, wanted, side="right").tolist()
+        return (self.numbers[here:there] for here, there in zip(first, end, strict=True))
 
 
 def string_hash(string: str) -> int:

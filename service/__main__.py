@@ -39,6 +39,7 @@ class DrainingServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ws="none",  # its library logs paths, and so ids
                 timeout_graceful_shutdown=finish_seconds,
             )
         )

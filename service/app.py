@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from service import problems
 from service.engine import ServedRecommender
@@ -75,32 +75,28 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[
-            Middleware(RequestContext, metrics=measured),
-            Middleware(BodyLimit, max_bytes=chosen.body_max_bytes),
-        ],
         exception_handlers={
             ServiceError: problems.on_service_error,
             RequestValidationError: problems.on_validation_error,
             HTTPException: problems.on_http_exception,
         },
     )
+    documentation = [route for route in app.routes if isinstance(route, Route)]
     for router in _ROUTERS:
         app.include_router(router)
-    measured.expect_routes(_expected_routes())
+    app.add_middleware(BodyLimit, max_bytes=chosen.body_max_bytes)
+    app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
+    measured.expect_routes(
+        (route.path_format, method, route.status_code or 200)
+        for route in _api_routes()
+        for method in sorted(route.methods or ())
+    )
     _document_problems(app)
     return app
 
 
-def _expected_routes() -> list[tuple[str, str, int]]:
-    """Return (template, method, status on success) of every route."""
-    return [
-        (route.path_format, method, route.status_code or 200)
-        for router in _ROUTERS
-        for route in router.routes
-        if isinstance(route, APIRoute)
-        for method in sorted(route.methods or ())
-    ]
+def _api_routes() -> list[APIRoute]:
+    return [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _document_problems(app: FastAPI) -> None:

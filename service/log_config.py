@@ -24,11 +24,11 @@ LOGGED_FACTS = (
     "error",
     "where",
     "reason",
+    "version",
     "bundle",
     "items",
     "workers",
     "state",
-    "users",
 )
 _LINES_WAITING_MAX = 10_000
 

@@ -157,6 +157,7 @@ class Metrics:
         )
 
     def _build_bundle(self, registry: CollectorRegistry) -> None:
+        self._build = Info("cofine_build", "The release that serves.", registry=registry)
         self._bundle = Info("cofine_bundle", "The bundle in service.", registry=registry)
         self.bundle_load_timestamp = Gauge(
             "cofine_bundle_load_timestamp_seconds",
@@ -166,6 +167,10 @@ class Metrics:
         self.catalog_items = Gauge(
             "cofine_catalog_items", "Items of the catalogue in service.", registry=registry
         )
+
+    def describe_build(self, version: str) -> None:
+        """Publish which release serves."""
+        self._build.info({"version": version})
 
     def describe_bundle(
         self, bundle_id: str, catalogue_version: int, items: int, *, loaded_at_seconds: float

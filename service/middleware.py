@@ -1,21 +1,24 @@
 """What happens around every request, as plain ASGI.
 
 `RequestContext` (outermost) gives each request an id, measures and logs it, and turns a defect into
-a 500 without details. `BodyLimit` reads the body up to its limit before anything else runs.
+a 500 without details. It also answers HEAD wherever there is a GET and names all methods of an
+address in `Allow`, which the framework does not. `BodyLimit` reads the body up to its limit before
+anything else runs.
 """
 
 import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.log_config import places, request_id_in_context
 from service.metrics import Metrics
-from service.problems import BODY_TOO_LARGE, internal_problem, problem
+from service.problems import BODY_TOO_LARGE, METHOD_NOT_ALLOWED, internal_problem, problem
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -28,9 +31,11 @@ UNMATCHED_ROUTE = "unmatched"
 class RequestContext:
     """Gives requests an id, measures them, logs them and hides defects."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[Route]) -> None:
+        """Wrap `app`, whose routes are `routes`."""
         self._app = app
         self._metrics = metrics
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
@@ -48,12 +53,18 @@ class RequestContext:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = time.perf_counter()
         status = 0
+        method = scope["method"]
+        if method == "HEAD":  # as GET; the server sends no body, for it looks at its own scope
+            scope = {**scope, "method": "GET"}
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                if status == METHOD_NOT_ALLOWED.status:
+                    headers["Allow"] = ", ".join(self._methods(scope))
             await send(message)
 
         try:
@@ -66,11 +77,10 @@ class RequestContext:
             if status == 0:
                 await internal_problem()(scope, receive, send_with_id)
         finally:
-            self._record(scope, status, time.perf_counter() - started)
+            self._record(self._template(scope), method, status, time.perf_counter() - started)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = route_template(scope)
-        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+    def _record(self, route: str, method: str, status: int, seconds: float) -> None:
+        method = method if method in _KNOWN_METHODS else "other"
         self._metrics.http_request_duration.labels(route, method, str(status)).observe(seconds)
         _LOGGER.log(
             logging.DEBUG if route in _PROBES else logging.INFO,
@@ -82,6 +92,22 @@ class RequestContext:
                 "duration_ms": round(seconds * 1_000, 3),
             },
         )
+
+    def _template(self, scope: Scope) -> str:
+        """Return the template of the request's route, never the path with its ids."""
+        taken = scope.get("route")
+        if isinstance(taken, Route):
+            return taken.path_format
+        # The documentation's routes leave no trace, and a body may be refused before any route.
+        return next((route.path_format for route in self._matching(scope)), UNMATCHED_ROUTE)
+
+    def _methods(self, scope: Scope) -> list[str]:
+        """Return all methods of the request's address."""
+        found = {method for route in self._matching(scope) for method in route.methods or ()}
+        return sorted(found | {"HEAD"} if "GET" in found else found)
+
+    def _matching(self, scope: Scope) -> Iterator[Route]:
+        return (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
 
 
 class BodyLimit:
@@ -127,12 +153,6 @@ class BodyLimit:
             headers={"Connection": "close"},
         )
         await refusal(scope, receive, send)
-
-
-def route_template(scope: Mapping[str, object]) -> str:
-    """Return the template of the route that took the request, never the path with its ids."""
-    template = getattr(scope.get("route"), "path_format", None)
-    return template if isinstance(template, str) else UNMATCHED_ROUTE
 
 
 def _request_id(headers: Headers) -> str:

@@ -81,6 +81,12 @@ _HTTP_KINDS = {
     )
 }
 
+_FIELD_DETAILS = {
+    "extra_forbidden": "there is no such field; see /docs for the ones there are",
+    "model_attributes_type": "Input should be an object",
+}
+"""In place of the validator's words where those say nothing to a client."""
+
 _DETAILS = {
     400: "send one JSON value in UTF-8",
     404: "see /docs for the addresses of this service",
@@ -173,7 +179,8 @@ def _is_undeclared_body(request: Request, found: Sequence[Any]) -> bool:
 def _field_error(found: Mapping[str, Any]) -> dict[str, str]:
     """Return one entry of `errors`: never the value, which may be a user's."""
     source, *parts = found["loc"]
-    entry = {"detail": _shortened(str(found["msg"])), "code": str(found["type"])}
+    code = str(found["type"])
+    entry = {"detail": _FIELD_DETAILS.get(code, _shortened(str(found["msg"]))), "code": code}
     if source == "body":
         # Parts in parentheses name a variant of the schema, not a field.
         fields = [str(part) for part in parts if not str(part).startswith("(")]

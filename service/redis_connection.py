@@ -16,6 +16,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ from service.metrics import CIRCUIT_STATES, Metrics
 
 _LOGGER = logging.getLogger(__name__)
 _PROBE_TIMEOUT_SECONDS = 1.0
+_REFUSALS = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "WRONGTYPE", "CROSSSLOT")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,10 @@ class RedisConnection:
             self._count_failure(client, reason)
         elif isinstance(error, RedisError):
             # The server lives and says no (out of memory, read-only, ...): not the breaker's case.
-            _LOGGER.error("redis_refused", extra={"error": type(error).__name__})
+            # Only Redis' code for why: the rest of the text may hold what was sent.
+            code = next((code for code in _REFUSALS if code in str(error)), None)
+            facts = {"error": type(error).__name__, "reason": code}
+            _LOGGER.error("redis_refused", extra=facts)
         else:
             raise error
         raise StateUnavailableError(reason) from None
@@ -181,7 +186,8 @@ class RedisConnection:
 
     def _open(self) -> None:
         self._metrics.redis_circuit_state.set(CIRCUIT_STATES["open"])
-        self._probing = asyncio.create_task(self._probe_until_alive())
+        # In a context of its own: it outlives the request whose failure was one too many.
+        self._probing = asyncio.create_task(self._probe_until_alive(), context=Context())
 
     async def _probe_until_alive(self) -> None:
         while True:

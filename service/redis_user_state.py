@@ -104,7 +104,7 @@ class RedisUserState:
         return self._connection.is_closed
 
     async def start(self) -> None:
-        """Connect in the background."""
+        """Connect; a server that is down costs a second at most and is looked for later."""
         await self._connection.start()
 
     async def close(self) -> None:

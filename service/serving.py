@@ -4,6 +4,7 @@ Opens the bundle and verifies it by its golden cases; knows no routes.
 """
 
 import importlib.metadata
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,6 +19,8 @@ from service.redis_connection import ConnectionLimits
 from service.redis_user_state import RedisUserState
 from service.settings import Settings
 from service.user_state import MemoryUserState, StateLimits, UserStateStore
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ServedLevel(Protocol):
@@ -134,6 +137,7 @@ class Serving:
             metrics=metrics,
         )
         self.is_draining = False
+        metrics.describe_build(service_version())
         metrics.describe_bundle(
             bundle.bundle_id,
             bundle.catalogue_version,
@@ -142,9 +146,17 @@ class Serving:
         )
 
     async def start(self) -> None:
-        """Start the workers and the store."""
+        """Start the workers and the store, and log what is served with what."""
         self.engine.start()
         await self.store.start()
+        facts = {
+            "version": service_version(),
+            "bundle": self.bundle.bundle_id,
+            "items": len(self.bundle.catalog),
+            "workers": self.settings.workers,
+            "state": self.store.kind,
+        }
+        _LOGGER.info("serving", extra=facts)
 
     async def stop(self) -> None:
         """End the workers and the store."""

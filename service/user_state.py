@@ -16,6 +16,7 @@ them to it:
 Item ids are stored as they came, whatever catalogue is in service.
 """
 
+import logging
 import random
 import time
 from bisect import bisect_right
@@ -23,6 +24,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+_LOGGER = logging.getLogger(__name__)
 
 Outcome = Literal["accepted", "duplicate"]
 
@@ -108,7 +111,7 @@ class UserStateStore(Protocol):
         ...
 
     async def start(self) -> None:
-        """Begin; never waits for a server that is down."""
+        """Begin; waits a second at most for a server that is down, and does not fail."""
         ...
 
     async def close(self) -> None:
@@ -170,6 +173,7 @@ class MemoryUserState:
         self._clock_ms = clock_ms
         self._users: OrderedDict[str, _User] = OrderedDict()
         self._entries = 0
+        self._has_forgotten = False
 
     async def start(self) -> None:
         """Do nothing: there is no server."""
@@ -251,6 +255,9 @@ class MemoryUserState:
     def _forget_longest_unused(self) -> None:
         while self._entries > self._max_entries and len(self._users) > 1:
             self._drop(next(iter(self._users)))
+            if not self._has_forgotten:  # once: from here on it is the rule
+                _LOGGER.warning("users_forgotten", extra={"reason": "memory_max_entries"})
+                self._has_forgotten = True
 
 
 def _newest(times: dict[str, int], count: int) -> dict[str, int]:

@@ -1,9 +1,11 @@
 """One recommendation, shown to a person, and the HTTP call that gives the same."""
 
 import json
+import shlex
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from model.bundle import Bundle
@@ -21,16 +23,16 @@ def show_example(bundle: Bundle, console: Console) -> None:
     console.print("\nSomebody looked at")
     for item_id in history:
         leaf = bundle.catalog.known_leaf(item_id)
-        path = " > ".join(bundle.catalog.path(leaf))
-        console.print(f"  {bundle.catalog.title(leaf) or item_id}  [dim]{path}[/dim]")
+        path = escape(" > ".join(bundle.catalog.path(leaf)))
+        console.print(f"  {escape(bundle.catalog.title(leaf) or item_id)}  [dim]{path}[/dim]")
     table = Table("", "next", "path", "score", title="and is recommended", title_justify="left")
     for item in answer.items:
-        path = " > ".join(item.path)
-        table.add_row(str(item.rank), item.title or item.item_id, path, f"{item.score:.2f}")
+        shown = (escape(item.title or item.item_id), escape(" > ".join(item.path)))
+        table.add_row(str(item.rank), *shown, f"{item.score:.2f}")
     console.print(table)
-    body = json.dumps({"history": list(history), "k": 5})
+    body = shlex.quote(json.dumps({"history": list(history), "k": 5}, ensure_ascii=False))
     console.print("\nThe same over HTTP, once the service runs:\n", style="bold")
-    call = f"curl -s {ADDRESS}/v1/recommend -H 'content-type: application/json' -d '{body}'"
+    call = f"curl -s {ADDRESS}/v1/recommend -H 'content-type: application/json' -d {body}"
     console.print(f"  {call}\n", soft_wrap=True, markup=False, highlight=False)
     console.print(f"All routes: {ADDRESS}/docs\n", highlight=False)
 

@@ -40,6 +40,16 @@ class Workspace:
         """Files of the synthetic shop."""
         return self.path / "synthetic"
 
+    def stamp(self, stage: str) -> Path:
+        """The file in which a run remembers a stage."""
+        return self.path / "stages" / f"{stage}.json"
+
+    def reopen(self, stage: str) -> None:
+        """Let the next run go through a stage again, continuing what it can."""
+        stamp = self.stamp(stage)
+        if stamp.is_file():
+            save_json(stamp, json.loads(stamp.read_text()) | {"finished": False})
+
     def stages(self, *, refit: bool = False) -> Stages:
         """The folders that a bundle is made from."""
         trained = "refitted" if refit else "trained"
@@ -76,7 +86,7 @@ class StageRunner:
                 whole.
         """
         self.lineage = hashlib.sha256(f"{self.lineage}\n{name}\n{settings!r}".encode()).hexdigest()
-        stamp = self.workspace.path / "stages" / f"{name}.json"
+        stamp = self.workspace.stamp(name)
         found = json.loads(stamp.read_text()) if stamp.is_file() else {}
         same = found.get("fingerprint") == self.lineage
         if same and found.get("finished") and output.exists():

@@ -186,25 +186,38 @@ class TableFile:
         suffix = self.path.suffix.lower()
         if suffix == ".parquet":
             return None
-        number = self._overlong_csv_row() if suffix == ".csv" else self._bad_json_row()
+        number = self._bad_csv_row() if suffix == ".csv" else self._bad_json_row()
         return None if number is None else f"row {number}"
 
-    def _overlong_csv_row(self) -> int | None:
-        with self.path.open(encoding="utf-8", errors="replace", newline="") as lines:
-            rows = csv.reader(lines)
-            width = len(next(rows, []))
-            return next((n for n, row in enumerate(rows, start=1) if len(row) > width), None)
+    def _bad_csv_row(self) -> int | None:
+        """The first row that is too long, is not UTF-8 or ends inside a quoted value."""
+        number = 0
+        with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+            rows = csv.reader(lines, strict=True)
+            try:
+                width = len(next(rows, []))
+                for number, row in enumerate((x for x in rows if x), start=1):
+                    if len(row) > width or not _is_utf8("".join(row)):
+                        return number
+            except csv.Error as error:
+                return number + 1 if "unexpected end" in str(error) else None
+        return None
 
     def _bad_json_row(self) -> int | None:
-        with self.path.open(encoding="utf-8", errors="replace") as lines:
+        with self.path.open(encoding="utf-8", errors="surrogateescape") as lines:
             for number, line in enumerate((x for x in lines if x.strip()), start=1):
                 try:
-                    is_row = isinstance(json.loads(line), dict)
+                    is_row = isinstance(json.loads(line), dict) and _is_utf8(line)
                 except ValueError:
                     is_row = False
                 if not is_row:
                     return number
         return None
+
+
+def _is_utf8(text: str) -> bool:
+    """Say whether what was read with "surrogateescape" was UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def identifier_check(table: TableFile, column: str) -> Check:

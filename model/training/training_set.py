@@ -14,12 +14,11 @@ from torch import Tensor
 
 from model.errors import StageError
 from model.manifest import LevelFacts
+from model.training.embedding.embed import TEXT_FIELDS
 from model.training.histories import HeldOut, Histories, ItemRows, Split, read_histories
+from model.training.stage_files import require_stage
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
-
-TEXT_FIELDS = ("category", "title", "description", "brand")
-"""Text embeddings that make an item's text features, in this order."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,8 @@ def read_catalogue(embedded: Path, tokenized: Path) -> TokenizedCatalogue:
     Raises:
         StageError: a folder is unfinished, or the two are not of the same catalogue.
     """
-    for folder, last in ((embedded, "meta.json"), (tokenized, "report.json")):
-        if not (folder / last).is_file():
-            message = f"{folder} has no {last}: its stage did not finish; run it again"
-            raise StageError(message)
+    require_stage(embedded, "meta.json", "embed")
+    require_stage(tokenized, "report.json", "tokenize")
     codes: AnyArray = np.load(tokenized / "codes.npy")
     text = np.concatenate([np.load(embedded / f"{field}.npy") for field in TEXT_FIELDS], axis=1)
     if len(text) != len(codes):

@@ -29,7 +29,11 @@ _MEANINGS = {
     422: "Fields are missing, unknown or out of range; `errors` points at them.",
     429: "Too many requests are waiting; see Retry-After.",
     503: "Not available now; see Retry-After.",
-    504: "The answer was not ready in time.",
+    504: "The answer was not ready in time; see Retry-After.",
+}
+_RETRYABLE = (429, 503, 504)
+_RETRY_AFTER = {
+    "Retry-After": {"description": "When to try again, in seconds.", "schema": {"type": "integer"}}
 }
 
 
@@ -54,8 +58,13 @@ register_url_convertor("id", _IdConvertor())
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the errors that a route may answer with."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    shape = {"content": {MEDIA_TYPE: {"schema": schema}}}
     return {
-        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": _MEANINGS[status],
+            **shape,
+            **({"headers": _RETRY_AFTER} if status in _RETRYABLE else {}),
+        }
         for status in statuses
     }
 

@@ -42,6 +42,7 @@ def _limits(settings: Settings) -> dict[str, int]:
         "history_max_items": schemas.HISTORY_MAX,
         "exclude_max_items": schemas.EXCLUDE_MAX,
         "categories_max_paths": schemas.CATEGORIES_MAX,
+        "category_path_max_names": schemas.CATEGORY_DEPTH_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,

@@ -194,7 +194,7 @@ async def test_a_unix_socket_will_do(own_redis_server: RedisServer) -> None:
 
 
 async def test_a_server_that_refuses_writes_does_not_stop_reads(
-    store: RedisUserState, own_redis_server: RedisServer
+    store: RedisUserState, own_redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     await append(store, "u", "1", "shoe")
     with own_redis_server.client() as client:
@@ -204,6 +204,8 @@ async def test_a_server_that_refuses_writes_does_not_stop_reads(
         with pytest.raises(StateUnavailableError) as error:
             await store.append("u", [Event(f"n{number}", "hat", 1)], deadline_seconds=5)
         assert error.value.reason == "error"
+    told = {(record.message, vars(record)["reason"]) for record in caplog.records}
+    assert told == {("redis_refused", "OOM")}
     assert store.is_available
     assert await history(store, "u") == ["shoe"]
 

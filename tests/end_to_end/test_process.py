@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from model.bundle import bundle_id, file_facts, read_manifest, write_manifest
+from model.bundle import read_manifest, seal
 from tests.end_to_end.service_process import (
     START_SECONDS,
     ServiceProcess,
@@ -91,10 +91,7 @@ def spoil_a_graph(bundle: Path) -> None:
 
 
 def hash_again(bundle: Path) -> None:
-    manifest = read_manifest(bundle)
-    files = file_facts(bundle)
-    facts = {"files": files, "bundle_id": bundle_id(files)}
-    write_manifest(bundle, manifest.model_copy(update=facts))
+    seal(bundle, read_manifest(bundle))
 
 
 DAMAGES: dict[Callable[[Path], None], str] = {

@@ -92,7 +92,7 @@ def test_opening_twice_and_a_copy_give_the_same(shop_bundle: Path, copy: Path) -
 
 def test_arrays_stay_on_disk(shop_bundle: Path) -> None:
     for name, array in arrays(Bundle.open(shop_bundle)).items():
-        assert isinstance(array, np.memmap) or array.size == 0, name
+        assert isinstance(array.base, np.memmap) or array.size == 0, name
         assert not array.flags.writeable or array.size == 0, name
 
 

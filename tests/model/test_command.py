@@ -1,5 +1,6 @@
 """The command `cofine`, as a shell runs it."""
 
+import json
 import os
 import re
 import shutil
@@ -91,6 +92,13 @@ def test_an_error_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
         (("prepare", "w", "--items", "none.csv", "--events", "none.csv"), "none.csv"),
         (("prepare", "w", "--items", "a", "--events", "b", "--split", "x"), "split: "),
         (("prepare", "w", "--items", "a", "--events", "b", "--item-column", "x"), "got 'x'"),
+        (
+            ("prepare", "w", "--items", "a", "--events", "b", "--attribute", "x"),
+            "NAME=TYPE.*got 'x'",
+        ),
+        (("prepare", "w", "--items", "a", "--events", "b", "--attribute", "x=y"), "attributes.x: "),
+        (("prepare", "w", "--items", "a", "--events", "b", "--test-from", "1"), "go together"),
+        (("prepare", "w", "--items", "a", "--events", "b", "--min-history", "0"), "min_history: "),
         (("synthesize", "s", "--items", "7"), "items: .* \\(got 7\\)"),
         (("embed", "w", "--preset", "huge"), "preset 'huge' does not exist"),
         (("embed", "w"), "w/prepared"),
@@ -98,6 +106,7 @@ def test_an_error_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
         (("train", "w"), "w/embedded"),
         (("train", "w", "--refit"), "w/trained has no training.json"),
         (("export", "w", "b"), "w/trained has no training.json"),
+        (("evaluate", "b"), "needs --workspace, the folder that"),
         (("evaluate", "b", "--workspace", "w"), "b is not a bundle"),
         (("evaluate", "b", "--workspace", "w", "--split", "x"), "split: .* \\(got 'x'\\)"),
         (("inspect", "b"), "b is not a bundle"),
@@ -156,10 +165,35 @@ def test_the_stages_before_training_one_by_one(
         ("embed", workspace, "--preset", "tiny"),
         ("tokenize", workspace, "--preset", "tiny"),
     ]
-    for step in steps:
+    stamps = [workspace / "stages" / f"{name}.json" for name in ("prepare", "embed", "tokenize")]
+    for stamp, step in zip(stamps, steps, strict=True):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text('{"fingerprint": "of a run", "finished": true}')
         assert cofine(*step, monkeypatch=monkeypatch) == 0
+        # The folder no longer holds what the run put there: the next one makes it again.
+        assert json.loads(stamp.read_text()) == {"fingerprint": "of a run", "finished": False}
     assert pl.read_parquet(workspace / "prepared" / "items.parquet")["title"].str.len_chars().max()
     assert (workspace / "tokenized" / "report.json").is_file()
+
+
+def test_prepare_takes_attributes_embeddings_and_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [{"item_id": f"i{n}", "price": n / 2, "picture": [float(n), 1.0]} for n in range(4)]
+    pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
+    days = [f"2024-01-{day:02}" for day in range(1, 9)]
+    rows = [{"user_id": "u", "item_id": f"i{n % 4}", "timestamp": d} for n, d in enumerate(days)]
+    pl.DataFrame(rows).write_csv(tmp_path / "events.csv")
+    files = ("--items", tmp_path / "items.parquet", "--events", tmp_path / "events.csv")
+    kept = ("--attribute", "price=float", "--embedding", "picture", "--min-history", "2")
+    split = ("--split", "time", "--validation-from", "2024-01-05", "--test-from", "1704585600")
+    command = ("prepare", tmp_path / "run", *files, *kept, *split)
+    assert cofine(*command, monkeypatch=monkeypatch) == 0
+    prepared = pl.read_parquet(tmp_path / "run" / "prepared" / "items.parquet")
+    assert prepared["attribute_price"].to_list() == [0, 0.5, 1, 1.5]
+    assert prepared["embedding_picture"].to_list() == [[n, 1.0] for n in range(4)]
+    events = pl.read_parquet(tmp_path / "run" / "prepared" / "events.parquet")
+    assert events["split"].to_list() == ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
 
 
 @pytest.fixture

@@ -55,6 +55,45 @@ async def test_a_wrong_method_is_told_the_right_one(client: Client) -> None:
     assert response.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("/v1/recommend", "POST"),
+        ("/v1/users/u", "DELETE, GET, HEAD"),
+        ("/v1/items/a%2Fb", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+    ],
+)
+async def test_all_methods_of_an_address_are_named(
+    client: Client, address: str, allowed: str
+) -> None:
+    for method in ("PUT", "OPTIONS", "BREW"):
+        response = await client.request(method, address)
+        check_problem(response, 405, "method_not_allowed")
+        assert response.headers.get_list("allow") == [allowed]
+
+
+@pytest.mark.parametrize("address", ["/livez", "/readyz", "/v1/info", "/v1/items/gone", "/docs"])
+async def test_head_is_answered_like_get(client: Client, address: str) -> None:
+    head, get = await client.head(address), await client.get(address)
+    assert head.status_code == get.status_code
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+async def test_head_is_no_way_around_a_method(client: Client) -> None:
+    response = await client.head("/v1/recommend")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+    assert client.queries == []
+
+
+async def test_a_misspelt_field_is_told_where_the_right_ones_are(client: Client) -> None:
+    response = await client.post("/v1/recommend", json={"userid": "u"})
+    [error] = check_problem(response, 422, "invalid_request")["errors"]
+    assert error["pointer"] == "#/userid"
+    assert "/docs" in error["detail"]
+
+
 async def test_a_large_body_is_refused(start_app: AppClient) -> None:
     async with start_app(body_max_bytes=2_000) as client:
         body = b'{"history": [' + b'"x",' * 1_000 + b'"x"]}'

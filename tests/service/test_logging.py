@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from service.log_config import start_logging
+from service.serving import service_version
+from tests.contract.redis_server import RedisServer
 from tests.service.conftest import AppClient
 from tests.service.fakes import BrokenRecommender, always
 
@@ -53,6 +56,42 @@ async def test_a_request_is_one_line_with_its_id(start_app: AppClient, captured:
     assert line["level"] == "info"
     assert line["duration_ms"] > 0
     assert line["time"].endswith("+00:00")
+
+
+async def test_the_start_tells_what_is_served(start_app: AppClient, captured: Captured) -> None:
+    async with start_app(workers=2):
+        pass
+    [line] = [line for line in captured.lines() if line["message"] == "serving"]
+    facts = {"bundle": "table", "items": 5, "workers": 2, "state": "memory"}
+    assert facts.items() <= line.items()
+    assert line["version"] == service_version()
+
+
+async def test_forgetting_users_for_want_of_memory_is_told_once(
+    start_app: AppClient, captured: Captured
+) -> None:
+    async with start_app(memory_max_entries=6) as client:
+        for number in range(5):
+            event = {"event_id": "1", "user_id": f"secret-user-{number}", "item_id": "soap"}
+            await client.post("/v1/events", json=event)
+    told = [line for line in captured.lines() if line["message"] == "users_forgotten"]
+    assert [line["reason"] for line in told] == ["memory_max_entries"]
+
+
+async def test_the_probe_of_redis_is_no_part_of_a_request(
+    start_app: AppClient, captured: Captured, own_redis_server: RedisServer
+) -> None:
+    chosen = {"redis_failures_max": 1, "redis_probe_interval_ms": 10}
+    async with start_app(state_url=own_redis_server.url, **chosen) as client:
+        own_redis_server.kill()
+        await client.get("/v1/users/u", headers={"x-request-id": "mine"})
+        own_redis_server.start()
+        async with asyncio.timeout(10):
+            while not client.app.state.serving.store.is_available:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    told = {line["message"]: line for line in captured.lines()}
+    assert told["redis_circuit_opened"]["request_id"] == "mine"
+    assert "request_id" not in told["redis_circuit_closed"]
 
 
 async def test_no_line_names_a_user_an_item_or_an_event(

@@ -93,6 +93,19 @@ def wait_for(address: str, path: str, expected: int | None) -> None:
         time.sleep(0.02)
 
 
+def test_a_websocket_is_not_spoken(address: str, process: "subprocess.Popen[bytes]") -> None:
+    wait_for(address, "/readyz", 200)
+    asked = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }
+    # Answered like any other request, and so logged without the id that its address holds.
+    answer = httpx2.get(f"http://{address}/v1/items/gone", headers=asked)
+    assert answer.json()["code"] == "item_not_found"
+
+
 def test_after_sigterm_it_says_not_ready_serves_on_and_ends(
     address: str, process: "subprocess.Popen[bytes]"
 ) -> None:

@@ -1,6 +1,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.serving import service_version
 from tests.service.conftest import AppClient, Client
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +22,8 @@ TYPES = {
     "cofine_redis_operation_duration_seconds": "histogram",
     "cofine_redis_circuit_state": "gauge",
     "cofine_state_events": "counter",
-    "cofine_bundle_info": "gauge",  # an info metric in the text format
+    "cofine_build_info": "gauge",  # an info metric in the text format
+    "cofine_bundle_info": "gauge",
     "cofine_bundle_load_timestamp_seconds": "gauge",
     "cofine_catalog_items": "gauge",
 }
@@ -57,6 +59,7 @@ async def test_children_exist_before_the_first_request(client: Client) -> None:
         '{method="DELETE",route="/v1/users/{user_id}",status="204"} 0.0',
         "cofine_catalog_items 5.0",
         'cofine_bundle_info{bundle="table",version="3"} 1.0',
+        f'cofine_build_info{{version="{service_version()}"}} 1.0',
         "cofine_redis_circuit_state 0.0",
     ):
         assert line in text
@@ -82,6 +85,21 @@ async def test_every_status_is_measured_under_its_route_template(client: Client)
         assert f"{count}{{{labels}}} 1.0" in text
     assert "somebody" not in text
     assert "wp-login" not in text
+
+
+async def test_a_body_refused_before_its_route_counts_there_all_the_same(
+    start_app: AppClient,
+) -> None:
+    async with start_app(body_max_bytes=2_000) as client:
+        await client.post("/v1/recommend", content=b" " * 2_001)
+        await client.get("/docs")
+        await client.head("/livez")
+        text = await client.scrape()
+    count = "cofine_http_request_duration_seconds_count"
+    assert f'{count}{{method="POST",route="/v1/recommend",status="413"}} 1.0' in text
+    assert f'{count}{{method="GET",route="/docs",status="200"}} 1.0' in text
+    assert f'{count}{{method="HEAD",route="/livez",status="200"}} 1.0' in text
+    assert "unmatched" not in text
 
 
 async def test_answers_are_counted(client: Client) -> None:

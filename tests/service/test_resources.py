@@ -76,6 +76,7 @@ async def test_info_tells_bundle_levels_and_limits(start_app: AppClient) -> None
     ]
     assert found["limits"]["deadline_ms"] == 77
     assert found["limits"]["history_used_items"] == 20
+    assert found["limits"]["category_path_max_names"] == 16
     assert found["state"] == {"kind": "memory", "available": True}
 
 
@@ -120,3 +121,5 @@ async def test_the_documentation_has_examples_and_the_error_shape(client: Client
                     assert list(answer["content"]) == ["application/problem+json"], (path, status)
     answers = document["paths"]["/v1/recommend"]["post"]["responses"]
     assert set(answers) == {"200", "400", "413", "415", "422", "429", "503", "504"}
+    promising = {status for status, answer in answers.items() if "headers" in answer}
+    assert promising == {"429", "503", "504"}

@@ -5,6 +5,7 @@ or unknown is counted; what makes the input unusable stops with file, row, colum
 """
 
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -139,18 +140,16 @@ def _write(config: PrepareConfig, folder: Path) -> PrepareReport:
     )
     duplicate_items = catalogue.write(folder / "items.parquet", folder)
     items = pl.scan_parquet(folder / "items.parquet")
+    if items.select(pl.len()).collect().item() == 0:
+        files = ", ".join(map(str, config.items))
+        raise DataError(f"{files}: there is no item; give at least one row")
     tables = [TableFile(path, config.event_columns, "event_columns") for path in config.events]
     given = EventSource(tables).normalise(folder)
     unknown = unknown_items(given, items)
     known = _known(given, items, folder / "known.parquet")
     kept = known.select(pl.len()).collect().item()
     if kept == 0:
-        raise DataError(
-            f"{', '.join(map(str, config.events))}: no event is left; all "
-            f"{unknown['unknown_item_events']} have an item_id that "
-            f"{', '.join(map(str, config.items))} does not hold, {unknown['unknown_item_examples']}"
-            " for example. Check that both use the same item ids"
-        )
+        raise _nothing_left(config, unknown)
     is_positions = splits.are_positions(given)
     bounds = _split(config, known, is_positions, folder / "events.parquet")
     events = pl.scan_parquet(folder / "events.parquet")
@@ -168,6 +167,18 @@ def _write(config: PrepareConfig, folder: Path) -> PrepareReport:
     )
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _nothing_left(config: PrepareConfig, unknown: Mapping[str, Any]) -> DataError:
+    events = ", ".join(map(str, config.events))
+    if not unknown["unknown_item_events"]:
+        return DataError(f"{events}: there is no event; give at least one row")
+    examples = ", ".join(map(repr, unknown["unknown_item_examples"]))
+    return DataError(
+        f"{events}: no event is left; all {unknown['unknown_item_events']} have an item_id that "
+        f"{', '.join(map(str, config.items))} does not hold, {examples} for example. Check that "
+        "both use the same item ids"
+    )
 
 
 def _known(given: pl.LazyFrame, items: pl.LazyFrame, path: Path) -> pl.LazyFrame:

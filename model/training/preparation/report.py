@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
+from rich.markup import escape
 from rich.table import Table
 
 from model.training.preparation.catalogue_source import TEXTS
@@ -49,9 +50,9 @@ def report_table(report: PrepareReport) -> Table:
         label = name.replace("_", " ")
         if isinstance(value, dict):
             for key, count in value.items():
-                table.add_row(f"{label}: {key}", f"{count:,}")
+                table.add_row(f"{label}: {escape(key)}", f"{count:,}")
         elif isinstance(value, tuple):
-            table.add_row(label, ", ".join(value) or "-")
+            table.add_row(label, escape(", ".join(value)) or "-")
         elif isinstance(value, int) and not isinstance(value, bool) and "time" not in name:
             table.add_row(label, f"{value:,}")
         else:

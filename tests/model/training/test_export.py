@@ -169,4 +169,7 @@ def test_the_manifest_says_how_it_came_about(shop_bundle: Path, stages: Stages) 
     training = json.loads((stages.trained / "training.json").read_text())
     assert facts["training"] == training["config"]
     assert facts["refit"] is False
+    del training["best"]["seconds"]  # of one machine on one day
     assert facts["best_epoch"] == training["best"]
+    assert facts["data"] == json.loads((stages.prepared / "report.json").read_text())
+    assert facts["tokenizer"] == json.loads((stages.tokenized / "report.json").read_text())

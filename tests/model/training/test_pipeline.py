@@ -20,6 +20,7 @@ TRAIN = """
 width = 8
 heads = 2
 history_length = 6
+batch_size = 16
 text_components = 8
 learning_rate = 0.01
 validation_users = 50

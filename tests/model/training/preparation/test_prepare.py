@@ -506,7 +506,10 @@ def test_files_that_are_no_tables_are_refused(bench: Workbench, tmp_path: Path) 
         "c.csv": b"item_id,title\nx,X\ny,Y,Z\n",
         "d.jsonl": b'{"item_id": "x"}\n{"item_id": "y"\n',
         "e.parquet": b"no parquet at all",
-        "f.csv": b"item_id\n\xff\xfe\n",
+        "f.csv": b"item_id\nx\n\xff\xfe\n",
+        "g.csv": b'item_id,title\nx,X\ny,"Y\nz,Z\n',
+        "h.jsonl": b'{"item_id": "x"}\n{"item_id": "\xff"}\n',
+        "i.csv": b"item_id,title\n",
     }
     expected = {
         "a.xlsx": [".parquet, .csv, .jsonl, .ndjson"],
@@ -514,7 +517,10 @@ def test_files_that_are_no_tables_are_refused(bench: Workbench, tmp_path: Path) 
         "c.csv": ["row 2"],
         "d.jsonl": ["row 2"],
         "e.parquet": ["cannot be read"],
-        "f.csv": ["cannot be read"],
+        "f.csv": ["row 2 cannot be read"],
+        "g.csv": ["row 2 cannot be read"],
+        "h.jsonl": ["row 2 cannot be read"],
+        "i.csv": ["there is no item; give at least one row"],
         "missing.csv": ["no such file"],
     }
     for name, content in contents.items():
@@ -541,6 +547,26 @@ def test_no_event_left_is_refused_with_the_reason(bench: Workbench) -> None:
 
     for part in ("events.parquet", "items.parquet", "no event is left", "5", "'a'"):
         assert part in message
+    assert "('a'" not in message  # a list for people, not Python's
+
+
+def test_no_event_at_all_is_refused(bench: Workbench) -> None:
+    table = bench.output.parent / "none.csv"
+    table.write_text("user_id,item_id,timestamp\n")
+    write_table(bench.items, ITEMS)
+    message = bench.refusal(lambda: bench.prepare_files(events=table))
+
+    assert message == f"{table}: there is no event; give at least one row"
+
+
+def test_names_of_items_are_no_markup_in_the_table(bench: Workbench) -> None:
+    strange = EVENTS[0] | {"item_id": "x [/red]"}
+    report = bench.prepare(events=[*EVENTS, strange])
+    console = Console(width=100, record=True, file=(bench.output / "console.txt").open("w"))
+    with console.file:
+        console.print(report_table(report))
+
+    assert "x [/red]" in console.export_text()
 
 
 def test_an_older_report_does_not_survive_a_failure(bench: Workbench) -> None:
