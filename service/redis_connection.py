@@ -147,9 +147,7 @@ class RedisConnection:
             self._count_failure(client, reason)
         elif isinstance(error, RedisError):
             # The server lives and says no (out of memory, read-only, ...): not the breaker's case.
-            # Only Redis' code for why: the rest of the text may hold what was sent.
-            code = next((code for code in _REFUSALS if code in str(error)), None)
-            facts = {"error": type(error).__name__, "reason": code}
+            facts = {"error": type(error).__name__, "reason": _refusal(error)}
             _LOGGER.error("redis_refused", extra=facts)
         else:
             raise error
@@ -244,6 +242,16 @@ class RedisConnection:
             **({"socket_keepalive": True} if is_tcp else {}),
         )
         return Redis.from_pool(pool)
+
+
+def _refusal(error: RedisError) -> str | None:
+    """Redis' code for why it refuses; the rest of the text may hold what was sent.
+
+    redis-py takes the code off the text, unless it stands inside the text of a script's error, as
+    before Redis 7.
+    """
+    stated = getattr(error, "status_code", None)
+    return next((code for code in _REFUSALS if code == stated or code in str(error)), None)
 
 
 async def _close_client(client: "Redis") -> None:
