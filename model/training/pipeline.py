@@ -1,7 +1,9 @@
 """A whole run, stage by stage; a stage whose inputs are unchanged is skipped.
 
 Each stage leaves a stamp `stages/<stage>.json` in the workspace, written when it is finished: the
-fingerprint of its settings, of the stages before it and, for `prepare`, of the input files' bytes.
+fingerprint of its settings, of the stages before it and, for `prepare`, of the input files' bytes;
+and the digest of the file that the stage writes last. A folder that something else has written
+since, as another workspace that exports to the same bundle, is not taken for this run's.
 """
 
 import hashlib
@@ -48,7 +50,8 @@ class Workspace:
         """Let the next run go through a stage again, continuing what it can."""
         stamp = self.stamp(stage)
         if stamp.is_file():
-            save_json(stamp, json.loads(stamp.read_text()) | {"finished": False})
+            fingerprint = json.loads(stamp.read_text()).get("fingerprint")
+            save_json(stamp, {"fingerprint": fingerprint})
 
     def stages(self, *, refit: bool = False) -> Stages:
         """The folders that a bundle is made from."""
@@ -70,38 +73,38 @@ class StageRunner:
         self,
         name: str,
         settings: object,
-        output: Path,
+        marker: Path,
         work: Callable[[], object],
         *,
         clear: bool = True,
     ) -> None:
-        """Do `work` unless `output` was made from the same settings and earlier stages.
+        """Do `work` unless `marker` is there from the same settings and earlier stages.
 
         Args:
             name: of the stage.
             settings: whatever decides its result, with a faithful `repr`.
-            output: its folder.
+            marker: the file that the stage writes last.
             work: makes it.
-            clear: remove a folder of other settings first; a bundle stays until its successor is
-                whole.
+            clear: remove the marker's folder first where it was made with other settings; a bundle
+                stays until its successor is whole.
         """
         self.lineage = hashlib.sha256(f"{self.lineage}\n{name}\n{settings!r}".encode()).hexdigest()
         stamp = self.workspace.stamp(name)
         found = json.loads(stamp.read_text()) if stamp.is_file() else {}
         same = found.get("fingerprint") == self.lineage
-        if same and found.get("finished") and output.exists():
+        if same and found.get("made") == _digest(marker):
             self.console.print(f"[dim]{name:<10} unchanged, skipped[/dim]")
             return
         if clear and not same:
             # What is there was made from something else; an interrupted run of the same settings
             # is kept, so that training continues at its last epoch.
-            shutil.rmtree(output, ignore_errors=True)
-        save_json(stamp, {"fingerprint": self.lineage, "finished": False})
+            shutil.rmtree(marker.parent, ignore_errors=True)
+        save_json(stamp, {"fingerprint": self.lineage})
         self.console.rule(name)
         began = time.perf_counter()
         work()
         seconds = round(time.perf_counter() - began, 1)
-        facts = {"fingerprint": self.lineage, "finished": True, "seconds": seconds}
+        facts = {"fingerprint": self.lineage, "made": _digest(marker), "seconds": seconds}
         save_json(stamp, facts)
         self.console.print(f"{name} took {seconds:.1f} s")
 
@@ -119,26 +122,30 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
     runner.run(
         "prepare",
         (source, [_digest(path) for path in (*source.items, *source.events)]),
-        stages.prepared,
+        stages.prepared / "report.json",
         lambda: console.print(report_table(prepare(source, stages.prepared))),
     )
     runner.run(
         "embed",
         config.embed,
-        stages.embedded,
+        stages.embedded / "meta.json",
         lambda: embed(config.embed, stages.prepared, stages.embedded),
     )
     folders = (stages.prepared, stages.embedded, stages.tokenized)
     runner.run(
-        "tokenize", config.tokenize, stages.tokenized, lambda: tokenize(config.tokenize, *folders)
+        "tokenize",
+        config.tokenize,
+        stages.tokenized / "report.json",
+        lambda: tokenize(config.tokenize, *folders),
     )
     runner.run(
         "train",
         _settings(config.train),
-        stages.trained,
+        stages.trained / "training.json",
         lambda: train(config.train, *folders, stages.trained),
     )
-    runner.run("export", "", config.bundle, lambda: export(stages, config.bundle), clear=False)
+    manifest = config.bundle / "manifest.json"
+    runner.run("export", "", manifest, lambda: export(stages, config.bundle), clear=False)
     measured = _evaluation(config.evaluate, oracle)
     # On a copy of the runner: nothing after it is made from what it measures.
     replace(runner).run(
@@ -146,6 +153,7 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
         measured,
         config.bundle / "evaluation.json",
         lambda: evaluate(measured, config.bundle, stages.prepared),
+        clear=False,
     )
     if config.refit:
         again = workspace.stages(refit=True)
@@ -153,10 +161,11 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
         runner.run(
             "refit",
             "",
-            again.trained,
+            again.trained / "training.json",
             lambda: refit(config.train, folders, stages.trained, again.trained),
         )
-        runner.run("export-refit", "", target, lambda: export(again, target), clear=False)
+        manifest = target / "manifest.json"
+        runner.run("export-refit", "", manifest, lambda: export(again, target), clear=False)
 
 
 def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:
@@ -167,7 +176,8 @@ def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path
     if settings is None:  # pragma: no cover - RunConfig has one of the two
         raise AssertionError
     folder = runner.workspace.synthetic
-    runner.run("synthesize", settings, folder, lambda: synthesize(settings, folder))
+    report = folder / "report.json"
+    runner.run("synthesize", settings, report, lambda: synthesize(settings, folder))
     files = {"items": folder / "items.parquet", "events": folder / "events.parquet"}
     return PrepareConfig.model_validate(files), folder / "oracle.parquet"
 

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,8 @@ from rich.console import Console
 from model.bundle import Bundle
 from model.errors import BundleError, ModelError
 from model.training.config import read_run_config
-from model.training.pipeline import run_pipeline
+from model.training.pipeline import StageRunner, Workspace, run_pipeline
+from model.training.stage_files import save_json
 from model.training.train import TrainingRun, load
 
 STAGES = ("synthesize", "prepare", "embed", "tokenize", "train", "export", "evaluate")
@@ -146,6 +148,43 @@ def test_other_bytes_in_the_files_make_everything_anew(folder: Path, tmp_path: P
     assert run(tmp_path, text) == ["train", "export", "evaluate"]
     assert run(tmp_path, text) == []
     assert Bundle.open(tmp_path / "bundle").bundle_id != bundle
+
+
+@dataclass
+class Shop:
+    """A workspace of its own whose one stage writes the bundle of its name."""
+
+    name: str
+    folder: Path
+    exports: int = 0
+
+    def run(self, bundle: Path) -> int:
+        """Run the stage; returns how often it has really been done."""
+        marker = bundle / "manifest.json"
+        workspace = Workspace(self.folder / self.name)
+        runner = StageRunner(workspace, Console(file=io.StringIO()))
+        runner.run("export", "", marker, lambda: self.export(marker), clear=False)
+        return self.exports
+
+    def export(self, marker: Path) -> None:
+        self.exports += 1
+        save_json(marker, {"shop": self.name})
+
+
+def test_a_bundle_that_another_workspace_has_written_is_made_again(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    first, second = Shop("first", tmp_path), Shop("second", tmp_path)
+    # 1. The second run exports over the first one's bundle.
+    assert first.run(shared) == 1
+    assert second.run(shared) == 1
+    # 2. Both have finished with the same settings, yet only the second's bundle is there.
+    assert first.run(shared) == 2
+    assert json.loads((shared / "manifest.json").read_text()) == {"shop": "first"}
+    assert first.run(shared) == 2
+    # 3. So it is when a run is pointed at the folder of another's.
+    assert second.run(own) == 2
+    assert first.run(own) == 3
+    assert json.loads((own / "manifest.json").read_text()) == {"shop": "first"}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
