@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# The networks here are tiny: threads that wait for one another only make them slower, and several
+# times so on a machine with other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -201,7 +201,8 @@ class Network(nn.Module):
     codes: Tensor
     trained: Tensor
     child_start: Tensor
-    below: Tensor
+    leaf_start: Tensor
+    leaf_end: Tensor
     parents: Tensor
 
     def __init__(
@@ -224,12 +225,15 @@ class Network(nn.Module):
         # Parent of node m (the root, node 0, has none) at index m - 1.
         parents = torch.repeat_interleave(torch.arange(inner), counts)
         self.register_buffer("parents", parents, persistent=False)
-        self.register_buffer("below", self._items_below(trie), persistent=False)
+        # The items below node m are the leaves leaf_start[m] .. leaf_end[m] - 1.
+        leaf_start, leaf_end = self._leaf_ranges(trie)
+        self.register_buffer("leaf_start", leaf_start, persistent=False)
+        self.register_buffer("leaf_end", leaf_end, persistent=False)
         self.item_encoder = ItemEncoder(shape, trie.item_count)
         self.history_encoder = HistoryEncoder(shape)
         self.generator = Generator(shape)
         self.offsets = nn.Parameter(torch.zeros(inner, shape.width))
-        self.biases = nn.Parameter(torch.log(self.below).clone())
+        self.biases = nn.Parameter(torch.log((leaf_end - leaf_start).float()))
 
     def project(self, text: Tensor) -> None:
         """Read the text features [N, E] through `text_basis`.
@@ -240,14 +244,14 @@ class Network(nn.Module):
         self.text = text.to(self.text_basis.device) @ self.text_basis
 
     @staticmethod
-    def _items_below(trie: Trie) -> Tensor:
-        """Number of items below every node, float [M]."""
-        below = np.ones(trie.node_count, dtype=np.float32)
+    def _leaf_ranges(trie: Trie) -> tuple[Tensor, Tensor]:
+        """First and end leaf below every node, int64 [M] each."""
+        first = np.arange(trie.node_count) - trie.item_start
+        end = first + 1
         for depth in range(trie.levels + 1):
             nodes = np.arange(trie.depth_start[depth], trie.depth_start[depth + 1])
-            first, end = trie.leaf_ranges(nodes, depth)
-            below[nodes] = end - first
-        return torch.from_numpy(below)
+            first[nodes], end[nodes] = trie.leaf_ranges(nodes, depth)
+        return torch.from_numpy(first), torch.from_numpy(end)
 
     def item_vectors(self) -> Tensor:
         """[N, D], leaf order."""
@@ -261,7 +265,9 @@ class Network(nn.Module):
             here, after, end = self.depth_start[depth : depth + 3]
             total = items.new_zeros(after - here, items.shape[1])
             sums.append(total.index_add(0, self.parents[after - 1 : end - 1] - here, sums[-1]))
-        inner = torch.cat(sums[:0:-1]) / self.below[: len(self.offsets)].unsqueeze(1)
+        count = len(self.offsets)
+        below = (self.leaf_end[:count] - self.leaf_start[:count]).unsqueeze(1)
+        inner = torch.cat(sums[:0:-1]) / below
         return TreeTensors(self.child_start, torch.cat([inner + self.offsets, items]), self.biases)
 
     def path_nodes(self, leaves: Tensor) -> Tensor:
@@ -270,34 +276,3 @@ class Network(nn.Module):
         for _ in range(len(self.depth_start) - 2):
             nodes.append(self.parents[nodes[-1] - 1])
         return torch.stack(nodes[::-1], dim=-1)
-
-    def generator_loss(self, h: Tensor, targets: Tensor, tree: TreeTensors) -> Tensor:
-        """Mean negative log-likelihood of target leaves [P] under the generator, given h [P, D]."""
-        paths = self.path_nodes(targets)
-        total = h.new_zeros(())
-        for depth, branching in enumerate(self.branching):
-            parents = paths[:, depth]
-            # An only child has probability 1: those positions have nothing to learn here.
-            choice = (tree.child_start[parents + 1] - tree.child_start[parents]) > 1
-            parents, chosen, wanted = parents[choice], h[choice], paths[choice, depth + 1]
-            query = self.generator.query(depth, chosen, tree.vectors.index_select(0, parents))
-            if depth == 0:
-                logits = query @ tree.vectors[1 : 1 + branching].T + tree.biases[1 : 1 + branching]
-            else:
-                slots = torch.arange(branching, device=h.device)
-                logits = _existing_logits(query, *tree.children(parents, slots), tree)
-            place = wanted - tree.child_start[parents]
-            total = total + functional.cross_entropy(logits, place, reduction="sum")
-        return total / len(h)
-
-
-def _existing_logits(query: Tensor, nodes: Tensor, taken: Tensor, tree: TreeTensors) -> Tensor:
-    """The logits [P, C] of `child_log_probs`, computed only where a child exists.
-
-    Few nodes have as many children as the widest; skipping the empty places makes training
-    several times faster.
-    """
-    rows, existing = taken.nonzero()[:, 0], nodes[taken]
-    vectors = tree.vectors.index_select(0, existing)
-    products = (query.index_select(0, rows) * vectors).sum(-1) + tree.biases[existing]
-    return query.new_full(taken.shape, ABSENT).masked_scatter(taken, products)

@@ -10,6 +10,7 @@ the same parameters as one that was not (bit for bit on one CPU process).
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -22,18 +23,15 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.nn import functional
 
 from model.errors import StageError, TrainingError
 from model.training.evaluation.report import plot_training
 from model.training.histories import HeldOut
+from model.training.losses import generator_loss, item_head_loss, path_choices
 from model.training.network import Network, NetworkShape
 from model.training.stage_files import save_json
 from model.training.training_set import TrainingSet, batches, padded, read_training_set
 from model.training.validation import validate
-
-SAMPLED_SOFTMAX_ITEMS = 65_536
-"""Catalogues above this size train the item head against that many sampled items per batch."""
 
 
 class TrainConfig(BaseModel):
@@ -54,12 +52,21 @@ class TrainConfig(BaseModel):
         0.1, ge=0, lt=1, description="how often an item's own vector is left out"
     )
     batch_size: int = Field(256, ge=1, description="histories per step")
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(
+        2e-3, gt=0, description="the highest; it rises for an epoch and falls as a cosine"
+    )
     weight_decay: float = Field(0.0, ge=0)
     epochs: int = Field(30, ge=1, description="at most this many")
     patience: int = Field(5, ge=1, description="epochs without a better validation before stopping")
     generator_weight: float = Field(
         1.0, ge=0, description="of the generator's loss; the head's is 1"
+    )
+    distillation: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="share of the generator's loss that is to the item head's probabilities, "
+        "summed per node; the rest is to the item that came next",
     )
     validation_users: int = Field(3000, ge=1, description="users that validation ranks, at most")
     beam_width: int = Field(
@@ -133,15 +140,28 @@ class TrainingRun:
         self.network.train()
         plan = batches(self.data.windows, self.config.batch_size, generator)
         for done, rows in enumerate(plan, start=1):
-            head, generated = losses(self.network, self.data, rows)
+            head, generated = losses(self.network, self.data, rows, self.config.distillation)
             loss = head + self.config.generator_weight * generated
             if not torch.isfinite(loss):
                 message = f"the loss is {loss.item()} in epoch {epoch}; lower learning_rate"
                 raise TrainingError(message)
+            rate = learning_rate_at(epoch - 1 + (done - 1) / len(plan), self.config)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             self.optimizer.zero_grad()
             self.fabric.backward(loss)
             self.optimizer.step()
             yield done / len(plan), head.item(), generated.item()
+
+
+def learning_rate_at(epochs: float, config: TrainConfig) -> float:
+    """The learning rate after so many epochs: one of warm-up, then half a cosine to nearly zero.
+
+    A function of the time alone, so that a resumed training goes on with the same one.
+    """
+    rise = min(1.0, epochs + 0.01)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, epochs / config.epochs)))
+    return config.learning_rate * rise * max(fall, 0.01)
 
 
 def build_network(config: TrainConfig, data: TrainingSet) -> Network:
@@ -170,8 +190,13 @@ def restore_parameters(
     network.project(torch.from_numpy(data.catalogue.text))
 
 
-def losses(network: Network, data: TrainingSet, rows: Any) -> tuple[Tensor, Tensor]:
-    """Item head's and generator's mean negative log-likelihood over all positions of a batch."""
+def losses(
+    network: Network, data: TrainingSet, rows: Any, share: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Item head's and generator's mean loss over all positions of a batch.
+
+    `share` of the generator's is to the item head's opinion, the rest to what came next.
+    """
     device = network.text.device
     windows = [data.windows[row] for row in rows]
     leaves, real = (tensor.to(device) for tensor in padded(windows))
@@ -179,23 +204,10 @@ def losses(network: Network, data: TrainingSet, rows: Any) -> tuple[Tensor, Tens
     encoded = network.history_encoder(items[leaves[:, :-1]])
     predicted = real[:, 1:]
     h, targets = encoded[predicted], leaves[:, 1:][predicted]
-    return (
-        item_head_loss(h, items, targets),
-        network.generator_loss(h, targets, network.tree(items)),
-    )
-
-
-def item_head_loss(h: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of targets [P] among all items, or a sample of them, given h [P, D]."""
-    if len(items) <= SAMPLED_SOFTMAX_ITEMS:
-        return functional.cross_entropy(h @ items.T, targets)
-    drawn = torch.randint(len(items), (SAMPLED_SOFTMAX_ITEMS,), device=h.device)
-    own = (h * items[targets]).sum(1, keepdim=True)
-    others = (h @ items[drawn].T).masked_fill(drawn == targets.unsqueeze(1), float("-inf"))
-    # Each sampled item stands for len(items) / sample others (importance weighting).
-    others = others + float(np.log(len(items) / SAMPLED_SOFTMAX_ITEMS))
-    logits = torch.cat([own, others], dim=1)
-    return functional.cross_entropy(logits, torch.zeros_like(targets))
+    tree = network.tree(items)
+    choices = path_choices(network, targets, tree)
+    head, taught = item_head_loss(network, h, items, targets, choices)
+    return head, generator_loss(network, h, tree, choices, taught, share)
 
 
 def train(

@@ -80,24 +80,6 @@ def test_the_probabilities_of_all_items_sum_to_one(
     assert total == pytest.approx(1, abs=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    items=st.integers(1, 30),
-    codebooks=st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
-    seed=st.integers(0, 99),
-)
-@torch.no_grad()
-def test_generator_loss_is_the_negative_log_probability_of_the_path(
-    items: int, codebooks: tuple[int, ...], seed: int
-) -> None:
-    network, trie = small_network(items, codebooks, seed=seed)
-    tree = network.tree(network.item_vectors())
-    h, targets = torch.randn(6, 8), torch.randint(items, (6,))
-    loss = network.generator_loss(h, targets, tree)
-    each = [brute_log_prob(network, trie, tree, h[row], int(targets[row])) for row in range(6)]
-    assert float(loss) == pytest.approx(-np.mean(each), rel=1e-4, abs=1e-5)
-
-
 @settings(max_examples=25, deadline=None)
 @given(items=st.integers(1, 30), codebooks=st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_path_nodes_are_the_paths_of_the_trie(items: int, codebooks: list[int]) -> None:

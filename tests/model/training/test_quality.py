@@ -1,6 +1,8 @@
-"""What the preset `tiny` learns of a shop whose best answer is known.
+"""What the preset `tiny` learns of shops whose best answer is known.
 
-Measured on the test split, seen items masked, every user counted.
+Measured on the test split, seen items masked, every user counted. The *busy* shop has about fifty
+training events per item; in the *sparse* one there are four, and what is known of an item is mostly
+what is known of its neighbours in the tree.
 """
 
 import json
@@ -27,14 +29,14 @@ from model.training.train import TrainingRun, load, train
 from model.training.training_set import read_training_set
 from model.training.validation import validate
 
-ITEMS, USERS = 600, 3000
 PRESET = read_preset("tiny")
+BUSY = SynthesizeConfig(items=600, users=3000)
+SPARSE = SynthesizeConfig(items=3000, users=1200)
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quality")
-    synthesize(SynthesizeConfig(items=ITEMS, users=USERS), folder / "synthetic")
+def make_shop(config: SynthesizeConfig, folder: Path) -> Path:
+    """Take a shop through the stages before the tokenizer."""
+    synthesize(config, folder / "synthetic")
     files = {name: [folder / "synthetic" / f"{name}.parquet"] for name in ("items", "events")}
     prepare(PrepareConfig.model_validate(files), folder / "prepared")
     embed(PRESET.embed, folder / "prepared", folder / "embedded")
@@ -42,8 +44,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def generator_ndcg(shop: Path) -> float:
-    return trained_ndcg(shop, PRESET.tokenize)
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shop(BUSY, tmp_path_factory.mktemp("busy"))
+
+
+@pytest.fixture(scope="module")
+def busy_ndcg(busy: Path) -> float:
+    return trained_ndcg(busy, PRESET.tokenize)
 
 
 def trained_ndcg(shop: Path, settings: TokenizeConfig) -> float:
@@ -72,22 +79,32 @@ def baseline_ndcg(shop: Path, model: Baseline) -> float:
 
 
 @pytest.mark.slow
-def test_it_comes_close_to_the_best_answer(shop: Path, generator_ndcg: float) -> None:
-    oracle = json.loads((shop / "synthetic" / "report.json").read_text())["oracle_ndcg_at_10"]
-    assert generator_ndcg >= 0.8 * oracle
+def test_it_comes_close_to_the_best_answer(busy: Path, busy_ndcg: float) -> None:
+    oracle = json.loads((busy / "synthetic" / "report.json").read_text())["oracle_ndcg_at_10"]
+    assert busy_ndcg >= 0.8 * oracle
 
 
 @pytest.mark.slow
-def test_it_beats_popularity_and_item_neighbours(shop: Path, generator_ndcg: float) -> None:
-    histories = read_histories(shop / "prepared")
-    popularity = baseline_ndcg(shop, Popularity(popularity_counts(histories, ITEMS)))
-    neighbours = baseline_ndcg(shop, ItemNeighbours.fit(histories, ITEMS))
-    assert generator_ndcg > neighbours > popularity
+def test_it_beats_popularity_and_item_neighbours(busy: Path, busy_ndcg: float) -> None:
+    histories = read_histories(busy / "prepared")
+    popularity = baseline_ndcg(busy, Popularity(popularity_counts(histories, BUSY.items)))
+    neighbours = baseline_ndcg(busy, ItemNeighbours.fit(histories, BUSY.items))
+    assert busy_ndcg > neighbours > popularity
 
 
 @pytest.mark.slow
-def test_it_is_worse_with_the_levels_in_another_order(shop: Path, generator_ndcg: float) -> None:
-    """Not so with every order: one that begins with the collaborative level is as good here."""
-    order = ["description", "title", "collaborative", "category"]
-    shuffled = trained_ndcg(shop, PRESET.tokenize.model_copy(update={"level_order": order}))
-    assert shuffled < generator_ndcg
+def test_it_is_worse_with_the_levels_in_another_order(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """On average over the orders that put each other level first, the rest turning with it.
+
+    In a busy shop the order does not matter: every level is quantized on its own, and with enough
+    events any tree of the items can be learned.
+    """
+    sparse = make_shop(SPARSE, tmp_path_factory.mktemp("sparse"))
+    order = ["category", "title", "description", "collaborative"]
+    shuffled = [
+        trained_ndcg(sparse, PRESET.tokenize.model_copy(update={"level_order": turned}))
+        for turned in (order[first:] + order[:first] for first in (1, 2, 3))
+    ]
+    assert np.mean(shuffled) < trained_ndcg(sparse, PRESET.tokenize)

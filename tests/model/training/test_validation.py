@@ -6,6 +6,7 @@ import torch
 
 from model.training.evaluation.metrics import ndcg_at
 from model.training.histories import HeldOut
+from model.training.losses import generator_loss, path_choices
 from model.training.validation import FUSION_WEIGHTS, validate
 from tests.model.training.small_network import small_network
 
@@ -43,7 +44,10 @@ def test_it_ranks_as_brute_force_does() -> None:
         hidden = torch.zeros(ITEMS)
         hidden[torch.from_numpy(history.astype(np.int64))] = -torch.inf
         log_probs = torch.stack(
-            [-network.generator_loss(h[None], leaf[None], tree) for leaf in leaves]
+            [
+                -generator_loss(network, h[None], tree, path_choices(network, leaf[None], tree))
+                for leaf in leaves
+            ]
         )
         ranks["head"].append(place(items @ h + hidden, target))
         for weight in FUSION_WEIGHTS:

@@ -1,0 +1,257 @@
+"""What the network is trained to say, and how to compute it without paying for memory twice.
+
+Item head   -log p(i | h)
+Generator   (1 - a) * -log p(path of i | h)  +  a * cross-entropy to the item head, node by node
+
+The item head is a softmax over the whole catalogue and overfits later than the generator, so it is
+its teacher: the probabilities of the items below each child, summed, are what the generator should
+say (design.md, Model). Both losses are memory bound: logits of all positions at once are hundreds
+of megabytes, fetched from the system anew in every step. Here they are made and used up a few
+hundred rows at a time, gradient included, which on a CPU takes less than half the time.
+
+Shapes: P training positions, N items, S items that are scored, M trie nodes, D width; at one depth
+R positions that have a choice, C children of the widest node, F children of all R together.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from model.training.network import ABSENT, Network, TreeTensors
+
+SAMPLED_SOFTMAX_ITEMS = 65_536
+"""Of larger catalogues a sample of this many items stands for all."""
+
+LOGITS_AT_ONCE = 1 << 22
+"""Logits held at a time, 16 MiB: about what a core's share of the cache holds."""
+
+PRODUCTS_AT_ONCE = 1 << 15
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices at one depth on the way to the targets; only children are none."""
+
+    position: Tensor
+    """Which of the P positions chooses [R]."""
+    parent: Tensor
+    """The node where it stands [R]."""
+    place: Tensor
+    """Which child is the right one [R]."""
+    nodes: Tensor
+    """The children [R, C]; places that are not taken repeat the first one."""
+    taken: Tensor
+    """Which of them exist [R, C]."""
+
+
+def path_choices(network: Network, targets: Tensor, tree: TreeTensors) -> list[Choices]:
+    """What has to be chosen at each depth to arrive at `targets` [P]."""
+    paths = network.path_nodes(targets)
+    made = []
+    for depth, branching in enumerate(network.branching):
+        parents = paths[:, depth]
+        counts = tree.child_start[parents + 1] - tree.child_start[parents]
+        position = (counts > 1).nonzero()[:, 0]
+        parent = parents[position]
+        nodes, taken = tree.children(parent, torch.arange(branching, device=targets.device))
+        place = paths[position, depth + 1] - tree.child_start[parent]
+        made.append(Choices(position, parent, place, nodes, taken))
+    return made
+
+
+class _ItemSoftmax(torch.autograd.Function):
+    """Summed -log softmax(h . v) of the targets; gradients are made on the way forward."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 - the function and what only it needs
+        ctx: Any,
+        h: Tensor,
+        items: Tensor,
+        correction: Tensor,
+        targets: Tensor,
+        spans: list[tuple[Tensor, Tensor, Tensor]],
+        masses: list[Tensor],
+    ) -> Tensor:
+        rows = max(1, LOGITS_AT_ONCE // len(items))
+        total, dh, ditems = h.new_zeros(()), torch.empty_like(h), torch.zeros_like(items)
+        for start in range(0, len(h), rows):
+            part, own = h[start : start + rows], targets[start : start + rows, None]
+            p = part @ items.T + correction
+            wanted = p.gather(1, own)
+            highest = p.amax(1, keepdim=True)
+            sums = p.sub_(highest).exp_().sum(1, keepdim=True)
+            total += (sums.log() + highest - wanted).sum()
+            p /= sums
+            for span, mass in zip(spans, masses, strict=True):
+                _sum_spans(p, start, span, mass)
+            # d(-log p_own) / d logits = p - onehot(own)
+            p.scatter_add_(1, own, torch.full_like(wanted, -1.0))
+            torch.mm(p, items, out=dh[start : start + rows])
+            ditems.addmm_(p.T, part)
+        ctx.save_for_backward(dh, ditems)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        dh, ditems = ctx.saved_tensors
+        return dh * grad, ditems * grad, None, None, None, None
+
+
+def _sum_spans(p: Tensor, start: int, span: tuple[Tensor, Tensor, Tensor], mass: Tensor) -> None:
+    """Write to `mass` [F] what rows `start` and on of the softmax give to columns first .. end.
+
+    Args:
+        p: probabilities [rows, S].
+        start: the position of its first row.
+        span: position (ascending), first and end column, each [F].
+        mass: its entries of these rows are filled.
+    """
+    position, first, end = span
+    bounds = torch.tensor([start, start + len(p)], device=p.device)
+    lo, hi = torch.searchsorted(position, bounds).tolist()
+    sums = functional.pad(torch.cumsum(p, dim=1), (1, 0))
+    row = position[lo:hi] - start
+    mass[lo:hi] = sums[row, end[lo:hi]] - sums[row, first[lo:hi]]
+
+
+@dataclass(frozen=True)
+class ScoredItems:
+    """The items that the item head's softmax runs over, ascending."""
+
+    leaves: Tensor
+    """[S]"""
+    correction: Tensor
+    """Added to each logit [S]: a sampled item stands for several."""
+
+    @classmethod
+    def draw(cls, items: int, targets: Tensor) -> "ScoredItems":
+        """All items, or the targets and a uniform sample of the others."""
+        device = targets.device
+        if items <= SAMPLED_SOFTMAX_ITEMS:
+            return cls(torch.arange(items, device=device), torch.zeros(items, device=device))
+        wanted = torch.unique(targets)
+        drawn = torch.unique(torch.randint(items, (SAMPLED_SOFTMAX_ITEMS,), device=device))
+        others = drawn[~torch.isin(drawn, wanted)]
+        leaves, order = torch.cat([wanted, others]).sort()
+        stands_for = (items - len(wanted)) / max(len(others), 1)
+        correction = torch.full((len(leaves),), math.log(stands_for), device=device)
+        correction[order < len(wanted)] = 0.0
+        return cls(leaves, correction)
+
+
+def item_head_loss(
+    network: Network, h: Tensor, items: Tensor, targets: Tensor, choices: list[Choices]
+) -> tuple[Tensor, list[Tensor]]:
+    """Mean cross-entropy of the targets among all items, and what the head says at each choice.
+
+    Args:
+        network: knows which items are below a node.
+        h: encoded histories [P, D].
+        items: item vectors [N, D].
+        targets: leaves [P].
+        choices: where the head's opinion is wanted; may be empty.
+
+    Returns:
+        The loss, and per choice the head's probability of each child [R, C], zero where it sees
+        none of the items below a node.
+    """
+    scored = ScoredItems.draw(len(items), targets)
+    spans, masses = [], []
+    for choice in choices:
+        existing = choice.nodes[choice.taken]
+        # Items lie in depth-first order: those below a node are one range of the scored ones.
+        first = torch.searchsorted(scored.leaves, network.leaf_start[existing])
+        end = torch.searchsorted(scored.leaves, network.leaf_end[existing])
+        row = choice.taken.nonzero()[:, 0]
+        spans.append((choice.position[row], first, end))
+        masses.append(h.new_zeros(len(existing)))
+    columns = torch.searchsorted(scored.leaves, targets)
+    vectors = items if len(scored.leaves) == len(items) else items.index_select(0, scored.leaves)
+    total: Tensor = _ItemSoftmax.apply(  # type: ignore[no-untyped-call]
+        h, vectors, scored.correction, columns, spans, masses
+    )
+    said = []
+    for choice, mass in zip(choices, masses, strict=True):
+        shares = h.new_zeros(choice.taken.shape).masked_scatter_(choice.taken, mass.clamp_(min=0))
+        whole = shares.sum(1, keepdim=True)
+        # Below the rounding of the sums there is nothing to be learned from their ratios.
+        said.append(torch.where(whole > 1e-5, shares / whole.clamp(min=1e-5), 0.0))
+    return total / len(h), said
+
+
+class _Products(torch.autograd.Function):
+    """q[row] . v[node] for F pairs, without keeping the gathered vectors [F, D]."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, vectors: Tensor, row: Tensor, node: Tensor) -> Tensor:
+        ctx.save_for_backward(query, vectors, row, node)
+        out = query.new_empty(len(row))
+        for part in _parts(len(row)):
+            left, right = query.index_select(0, row[part]), vectors.index_select(0, node[part])
+            torch.sum(left * right, dim=1, out=out[part])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, vectors, row, node = ctx.saved_tensors
+        dquery, dvectors = torch.zeros_like(query), torch.zeros_like(vectors)
+        for part in _parts(len(row)):
+            r, n, weight = row[part], node[part], grad[part].unsqueeze(1)
+            dquery.index_add_(0, r, vectors.index_select(0, n) * weight)
+            dvectors.index_add_(0, n, query.index_select(0, r) * weight)
+        return dquery, dvectors, None, None
+
+
+def _parts(length: int) -> list[slice]:
+    return [slice(at, at + PRODUCTS_AT_ONCE) for at in range(0, length, PRODUCTS_AT_ONCE)]
+
+
+def _child_log_probs(query: Tensor, choice: Choices, tree: TreeTensors) -> Tensor:
+    """Log-probabilities [R, C] as `child_log_probs`, computed only where a child exists."""
+    if len(choice.parent) and not choice.parent.any():  # all at the root: one product of matrices
+        nodes = choice.nodes[0]
+        logits = query @ tree.vectors[nodes].T + tree.biases[nodes]
+    else:
+        node, row = choice.nodes[choice.taken], choice.taken.nonzero()[:, 0]
+        products: Tensor = _Products.apply(query, tree.vectors, row, node)  # type: ignore[no-untyped-call]
+        logits = query.new_full(choice.taken.shape, ABSENT)
+        logits = logits.masked_scatter(choice.taken, products + tree.biases[node])
+    return torch.log_softmax(logits, dim=-1)
+
+
+def generator_loss(
+    network: Network,
+    h: Tensor,
+    tree: TreeTensors,
+    choices: list[Choices],
+    taught: list[Tensor] | None = None,
+    share: float = 0.0,
+) -> Tensor:
+    """Mean loss of the generator on the way to the targets of `choices`.
+
+    Args:
+        network: holds the generator.
+        h: encoded histories [P, D].
+        tree: node vectors and biases.
+        choices: one for each depth.
+        taught: per depth the item head's probability of each child [R, C].
+        share: of the loss that is cross-entropy to `taught`, a; the rest is to the target's path.
+    """
+    total = h.new_zeros(())
+    for depth, choice in enumerate(choices):
+        parents = tree.vectors.index_select(0, choice.parent)
+        query = network.generator.query(depth, h.index_select(0, choice.position), parents)
+        log_probs = _child_log_probs(query, choice, tree)
+        own = log_probs.gather(1, choice.place.unsqueeze(1)).sum()
+        total = total - (1 - share) * own
+        if taught is not None and share:
+            # 0 * log 0 = 0: a place that is not taken, or a child that has become impossible.
+            total = total - share * (taught[depth] * log_probs.clamp(min=-60)).sum()
+    return total / len(h)
