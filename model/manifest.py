@@ -5,7 +5,7 @@ import json
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised by every change that an older service could not read."""
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -29,15 +29,22 @@ class FileFacts(BaseModel):
 
 
 class ScoreFacts(BaseModel):
-    """The served ranking score: `log p + weight * (h . v - bound)`.
+    """The served ranking score: `log p + weight * (h . v - bound) + (1 + weight) * repeat`.
 
     `log p` is the generator's log-probability of the item, normalised over all items of the
-    catalogue; `bound` is `|h| * largest_item_norm`, so that the second term is never positive.
+    catalogue; `bound` is `|h| * largest_item_norm`, so that the second term is never positive;
+    `repeat` is `repeat_bias` for an item that the user has already seen and 0 for others.
     """
 
     model_config = _FROZEN
     fusion_weight: float = Field(ge=0)
     largest_item_norm: float = Field(ge=0)
+    repeat_bias: float
+    """Log-odds that people come back to an item, against what the network expects."""
+
+    def repeat_bonus(self) -> float:
+        """What is added to the score of an item seen before; both parts of the score know of it."""
+        return (1 + self.fusion_weight) * self.repeat_bias
 
 
 class Manifest(BaseModel):

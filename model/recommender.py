@@ -6,7 +6,8 @@ The served score of an item is `log p(item | history) + w * (h . v - u)`: the ge
 log-probability plus the item head's opinion of it, where u = |h| * max |v| bounds every h . v, so
 that the second term is never positive. An item under a pruned prefix therefore scores at most the
 log-probability of that prefix: when the last item served is above all pruned prefixes, the list is
-exactly the best of the whole catalogue (`certified`).
+exactly the best of the whole catalogue (`certified`). Items that the user has seen, where they are
+not left out, get the bundle's repeat bonus on top: far below zero where nobody comes back.
 
 Shapes: N items, D width, L levels, R results, T history length.
 """
@@ -117,9 +118,10 @@ class Recommender:
                 clock.lap("encode")
                 width = max(self.bundle.manifest.beam_width, query.k)
                 found = self._search(h, width, availability)
-                fused = self.fuse(h, found)
+                seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+                fused = self.fuse(h, found, seen)
                 clock.lap("decode")
-                certified = is_certified(found, fused, query.k)
+                certified = is_certified(found, fused, query.k, bonus=self._bonus(query, seen))
             items = self._resolve(query.k, found, fused, availability)
         clock.lap("resolve")
         return Recommendation(items, unknown, certified, clock.seconds)
@@ -159,13 +161,19 @@ class Recommender:
         scores: FloatArray = self.bundle.tree.item_vectors @ h
         return scores
 
-    def fuse(self, h: FloatArray, found: BeamResult) -> FloatArray:
-        """The served score of each item found [R]."""
+    def fuse(self, h: FloatArray, found: BeamResult, seen: IntArray) -> FloatArray:
+        """The served score of each item found [R], given the leaves that the user has seen."""
         score = self.bundle.manifest.score
         affinities = self.bundle.tree.item_vectors[found.leaves] @ h
         bound = np.float32(np.linalg.norm(h) * score.largest_item_norm)
         fused: FloatArray = found.totals() + np.float32(score.fusion_weight) * (affinities - bound)
+        fused[np.isin(found.leaves, seen)] += np.float32(score.repeat_bonus())
         return fused
+
+    def _bonus(self, query: Query, seen: IntArray) -> float:
+        """The most that an item beyond those found can gain from having been seen."""
+        may_repeat = not query.exclude_seen and len(seen) > 0
+        return max(0.0, self.bundle.manifest.score.repeat_bonus()) if may_repeat else 0.0
 
     def _search(self, h: FloatArray, width: int, availability: Availability) -> BeamResult:
         return self.bundle.graphs.search(h, self.bundle.tree, availability.counts, width)
@@ -261,17 +269,17 @@ class StageClock:
         self._last = now
 
 
-def is_certified(found: BeamResult, fused: FloatArray, k: int) -> bool:
+def is_certified(found: BeamResult, fused: FloatArray, k: int, *, bonus: float) -> bool:
     """Whether no item beyond `found` can belong to the best `k`.
 
     Items under a pruned prefix score at most its log-probability (the fused term is never
-    positive); the float32 sums on both sides are trusted to 1e-4.
+    positive) and `bonus`; the float32 sums on both sides are trusted to 1e-4.
     """
     if found.pruned == -np.inf:
         return True
     if len(fused) < k:
         return False
-    return bool(np.sort(fused)[-k] >= found.pruned + 1e-4)
+    return bool(np.sort(fused)[-k] >= found.pruned + bonus + 1e-4)
 
 
 def verify_golden(recommender: Recommender) -> None:

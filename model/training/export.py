@@ -29,6 +29,7 @@ from model.recommender import Query, Recommender, verify_golden
 from model.training.graphs import export_graphs
 from model.training.network import Network
 from model.training.parity import check_parity
+from model.training.repeats import repeat_bias
 from model.training.sentence_graph import export_text_encoder
 from model.training.train import (
     TrainConfig,
@@ -169,6 +170,7 @@ def _manifest(
             fusion_weight=float(best["fusion_weight"]),
             # A little above the true maximum, so that rounding cannot make the bound fail.
             largest_item_norm=float(norms.max()) * 1.0001,
+            repeat_bias=repeat_bias(network, data),
         ),
         facts={
             "data": _report(stages.prepared),

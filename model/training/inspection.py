@@ -54,7 +54,8 @@ def inspect_bundle(config: InspectConfig, bundle: Bundle, console: Console) -> N
     console.print(
         f"{manifest.items:,} items, {manifest.nodes - manifest.items:,} inner nodes, "
         f"width {manifest.width}, histories of {manifest.history_length}, "
-        f"beam width {manifest.beam_width}, fusion weight {manifest.score.fusion_weight:g}"
+        f"beam width {manifest.beam_width}, fusion weight {manifest.score.fusion_weight:g}, "
+        f"repeat bias {manifest.score.repeat_bias:g}"
     )
     console.print(levels_table(bundle))
     console.print(buckets_line(bundle))

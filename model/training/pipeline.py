@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
+from model.manifest import FORMAT_VERSION
 from model.training.config import RunConfig
 from model.training.embedding.embed import embed
 from model.training.evaluation.evaluate import EvaluateConfig, evaluate
@@ -145,7 +146,9 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
         lambda: train(config.train, *folders, stages.trained),
     )
     manifest = config.bundle / "manifest.json"
-    runner.run("export", "", manifest, lambda: export(stages, config.bundle), clear=False)
+    runner.run(
+        "export", FORMAT_VERSION, manifest, lambda: export(stages, config.bundle), clear=False
+    )
     measured = _evaluation(config.evaluate, oracle)
     # On a copy of the runner: nothing after it is made from what it measures.
     replace(runner).run(
@@ -165,7 +168,9 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
             lambda: refit(config.train, folders, stages.trained, again.trained),
         )
         manifest = target / "manifest.json"
-        runner.run("export-refit", "", manifest, lambda: export(again, target), clear=False)
+        runner.run(
+            "export-refit", FORMAT_VERSION, manifest, lambda: export(again, target), clear=False
+        )
 
 
 def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:

@@ -117,8 +117,8 @@ def expected_answer(
     h = recommender.encode(leaves)
     width = recommender.bundle.manifest.beam_width
     result = recommender.search(h, width, excluded=leaves)
-    fused = np.sort(recommender.fuse(h, result))[::-1]
-    return by_fused(recommender, h, result)[:K].tolist(), fused[:K].tolist()
+    fused = np.sort(recommender.fuse(h, result, leaves))[::-1]
+    return by_fused(recommender, h, result, leaves)[:K].tolist(), fused[:K].tolist()
 
 
 def judge(

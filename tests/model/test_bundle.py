@@ -145,6 +145,7 @@ def test_a_part_that_was_never_written_is_named(copy: Path, name: str) -> None:
     [
         (("score", "fusion_weight"), 9.0),
         (("score", "largest_item_norm"), 0.0),
+        (("score", "repeat_bias"), 7.0),
         (("history_length",), 1),
         (("beam_width",), 1),
         (("levels", 0, "name"), "colour"),
@@ -176,12 +177,12 @@ def test_a_manifest_laid_out_anew_is_the_same(copy: Path) -> None:
     assert Bundle.open(copy).bundle_id
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2]])
 def test_another_format_is_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(format_version=version))
 
     message = refusal(copy)
-    assert f"format_version {version!r}, this release reads 1" in message
+    assert f"format_version {version!r}, this release reads 2" in message
 
 
 @pytest.mark.parametrize(
@@ -193,9 +194,11 @@ def test_another_format_is_refused(copy: Path, version: object) -> None:
         {"width": -1},
         {"files": []},
         {"levels": "four"},
-        {"score": {"fusion_weight": -1.0, "largest_item_norm": 1.0}},
-        {"score": {"fusion_weight": float("inf"), "largest_item_norm": 1.0}},
-        {"score": {"fusion_weight": 1.0, "largest_item_norm": float("nan")}},
+        {"score": {"fusion_weight": -1.0, "largest_item_norm": 1.0, "repeat_bias": 0.0}},
+        {"score": {"fusion_weight": float("inf"), "largest_item_norm": 1.0, "repeat_bias": 0.0}},
+        {"score": {"fusion_weight": 1.0, "largest_item_norm": float("nan"), "repeat_bias": 0.0}},
+        {"score": {"fusion_weight": 1.0, "largest_item_norm": 1.0, "repeat_bias": float("inf")}},
+        {"score": {"fusion_weight": 1.0, "largest_item_norm": 1.0}},
     ],
 )
 def test_a_manifest_with_impossible_fields_is_refused(

@@ -142,11 +142,18 @@ def test_popular_answers_keep_the_same_promises(
     assert bundle.popularity[leaves].tolist() == best
 
 
+def with_repeats(bundle: Bundle, bias: float) -> Bundle:
+    """The same bundle where people come back as often as `bias` says."""
+    score = bundle.manifest.score.model_copy(update={"repeat_bias": bias})
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"score": score}))
+
+
 @MANY
-@given(data=st.data())
+@given(data=st.data(), bias=st.sampled_from([-20.0, 0.0, 0.7, 20.0]))
 def test_a_certified_answer_is_the_best_of_the_whole_catalogue(
-    bundle: Bundle, recommender: Recommender, data: st.DataObject
+    bundle: Bundle, data: st.DataObject, bias: float
 ) -> None:
+    recommender = Recommender(with_repeats(bundle, bias))
     query = data.draw(queries(bundle))
     leaves = [bundle.catalog.leaf(item_id) for item_id in query.history]
     known = np.array([leaf for leaf in leaves if leaf is not None], np.int64)
@@ -156,7 +163,9 @@ def test_a_certified_answer_is_the_best_of_the_whole_catalogue(
 
     h = recommender.encode(known)
     everything = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
-    fused = recommender.fuse(h, everything)
+    more = [bundle.catalog.leaf(item_id) for item_id in query.seen]
+    seen = np.array([leaf for leaf in [*leaves, *more] if leaf is not None], np.int64)
+    fused = recommender.fuse(h, everything, seen)
     score = {
         bundle.catalog.item_id(int(leaf)): float(value)
         for leaf, value in zip(everything.leaves, fused, strict=True)
@@ -188,6 +197,20 @@ def test_the_served_score_is_the_documented_one(bundle: Bundle, recommender: Rec
         assert item.score == pytest.approx(sum(item.level_log_probs) + second, abs=1e-4)
         assert len(item.level_log_probs) == len(bundle.manifest.levels) + 1
         assert max(item.level_log_probs) <= 0
+
+
+@pytest.mark.parametrize(("bias", "place"), [(20.0, 0), (-20.0, -1)])
+def test_where_people_repeat_seen_items_come_first_and_elsewhere_last(
+    bundle: Bundle, bias: float, place: int
+) -> None:
+    ids = all_ids(bundle)
+    query = Query([ids[4]], k=len(ids), exclude_seen=False)
+
+    answer = Recommender(with_repeats(bundle, bias)).recommend(query)
+
+    assert len(answer.items) == len(ids)
+    assert answer.items[place].item_id == ids[4]
+    assert answer.certified
 
 
 def test_seen_items_come_back_only_when_asked_for(bundle: Bundle, recommender: Recommender) -> None:
@@ -271,7 +294,7 @@ def test_only_the_newest_part_of_a_long_history_counts(
     long, newest = ids[: length + 30], ids[30 : length + 30]
 
     whole = recommender.recommend(Query(long, exclude_seen=False)).items
-    part = recommender.recommend(Query(newest, exclude_seen=False)).items
+    part = recommender.recommend(Query(newest, seen=long, exclude_seen=False)).items
     assert whole == part
     # But all of it is hidden.
     hidden = recommender.recommend(Query(long, k=len(ids))).items
@@ -496,7 +519,7 @@ def test_a_step_of_float16_is_within_the_tolerance(
 
     def scores(of: FloatArray) -> FloatArray:
         found = recommender.search(of, everything, excluded=nothing)
-        fused: FloatArray = recommender.fuse(of, found)[np.argsort(found.leaves)]
+        fused: FloatArray = recommender.fuse(of, found, nothing)[np.argsort(found.leaves)]
         return fused
 
     before = scores(h)

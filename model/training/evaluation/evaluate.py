@@ -187,7 +187,7 @@ def served_rows(crew: Crew, task: Task, width: int) -> list[Row]:
             result = recommender.search(h, width, excluded=excluded)
             kept[GENERATOR, masked].put_list(user, by_log_prob(result), target)
             kept[ITEM_HEAD, masked].put_scores(user, scores, target)
-            kept[SERVED, masked].put_list(user, by_fused(recommender, h, result), target)
+            kept[SERVED, masked].put_list(user, by_fused(recommender, h, result, history), target)
 
     crew.each(np.arange(len(task)), measure, "bundle")
     items = len(crew.recommenders[0].bundle.catalog)
@@ -202,9 +202,11 @@ def by_log_prob(result: BeamResult) -> IntArray:
     return result.leaves[np.lexsort((result.leaves, -result.totals()))]
 
 
-def by_fused(recommender: Recommender, h: FloatArray, result: BeamResult) -> IntArray:
+def by_fused(
+    recommender: Recommender, h: FloatArray, result: BeamResult, history: IntArray
+) -> IntArray:
     """Return the leaves [R] that a search reached, as they are served; ties in leaf order."""
-    return result.leaves[np.lexsort((result.leaves, -recommender.fuse(h, result)))]
+    return result.leaves[np.lexsort((result.leaves, -recommender.fuse(h, result, history)))]
 
 
 def popular_leaves(recommender: Recommender) -> IntArray:
@@ -270,7 +272,7 @@ def search_errors(crew: Crew, task: Task, width: int, config: EvaluateConfig) ->
         exhaustive = recommender.search_exhaustively(h, excluded=history)
         for way, result in enumerate((beam, exhaustive)):
             kept[GENERATOR, way].put_list(at, by_log_prob(result), target)
-            kept[SERVED, way].put_list(at, by_fused(recommender, h, result), target)
+            kept[SERVED, way].put_list(at, by_fused(recommender, h, result, history), target)
 
     crew.each(np.sort(drawn), measure, "exhaustive search")
     return [

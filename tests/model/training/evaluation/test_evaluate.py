@@ -107,7 +107,9 @@ def test_bundle_rows_equal_the_definition_of_each_score(
         weight = bundle.manifest.score.fusion_weight
         expected[GENERATOR].append(rank_of(log_probs, target, hidden))
         expected[ITEM_HEAD].append(rank_of(affinities, target, hidden))
-        expected[SERVED].append(rank_of(log_probs + weight * affinities, target, hidden))
+        served = log_probs + weight * affinities
+        served[history] += bundle.manifest.score.repeat_bonus()
+        expected[SERVED].append(rank_of(served, target, hidden))
     for name, ranks in expected.items():
         row = evaluation.row(name, seen_masked=seen_masked)
         assert row.metrics == pytest.approx(summary(np.array(ranks)))
@@ -126,7 +128,7 @@ def test_served_list_is_what_the_recommender_answers(bundle: Bundle, prepared: P
         else:
             h = recommender.encode(leaves)
             found = recommender.search(h, bundle.manifest.beam_width, excluded=leaves)
-            served = by_fused(recommender, h, found)
+            served = by_fused(recommender, h, found, leaves)
         assert [ITEMS[leaf] for leaf in served[:5]] == [item.item_id for item in answer]
 
 

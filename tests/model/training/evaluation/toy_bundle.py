@@ -85,7 +85,9 @@ def toy_bundle(*, beam_width: int = 50, seed: int = 0, history_length: int = 4) 
         history_length=history_length,
         beam_width=beam_width,
         score=ScoreFacts(
-            fusion_weight=0.5, largest_item_norm=float(np.linalg.norm(items, axis=1).max())
+            fusion_weight=0.5,
+            largest_item_norm=float(np.linalg.norm(items, axis=1).max()),
+            repeat_bias=-0.5,
         ),
         facts={},
         files={},
