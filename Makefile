@@ -49,6 +49,7 @@ lint: install ## Formatting and lint.
 .PHONY: types
 types: install ## Types (mypy --strict) and who may import whom.
 	$(BIN)/mypy
+	$(BIN)/mypy docker/grafana/dashboards.py
 	$(BIN)/lint-imports
 
 .PHONY: check

@@ -1,7 +1,9 @@
 """The application: puts routes, middleware and error answers together, and owns start and end."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +16,7 @@ from service import problems
 from service.engine import ServedRecommender
 from service.errors import ServiceError
 from service.metrics import Metrics
-from service.middleware import BodyLimit, RequestContext
+from service.middleware import PROBES, BodyLimit, RequestContext
 from service.routes import events, health, info, items, metrics, recommend, users
 from service.schemas import Problem
 from service.serving import (
@@ -25,6 +27,9 @@ from service.serving import (
     service_version,
 )
 from service.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from service.otlp_tracing import SpanExport
 
 _ROUTERS = (
     recommend.router,
@@ -67,6 +72,8 @@ def create_app(
         yield
         serving.is_draining = True
         await serving.stop()
+        if export is not None:
+            await asyncio.to_thread(export.close)
 
     app = FastAPI(
         title="Cofine",
@@ -85,6 +92,7 @@ def create_app(
     for router in _ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyLimit, max_bytes=chosen.body_max_bytes)
+    export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
     app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
     measured.expect_routes(
         (route.path_format, method, route.status_code or 200)
@@ -93,6 +101,16 @@ def create_app(
     )
     _document_problems(app)
     return app
+
+
+def _trace(app: FastAPI, endpoint: str) -> "SpanExport":
+    """Have the application's requests traced; what is returned must be closed."""
+    # Here, because OpenTelemetry is an optional extra.
+    from service.otlp_tracing import SpanExport, TracedRequests  # noqa: PLC0415
+
+    export = SpanExport(endpoint, service_version())
+    app.add_middleware(TracedRequests, tracer=export.tracer, untraced=PROBES)
+    return export
 
 
 def _api_routes() -> list[APIRoute]:

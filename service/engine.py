@@ -17,6 +17,7 @@ from typing import Protocol
 from model.recommender import Query, Recommendation
 from service.errors import DeadlineExceededError, NotReadyError, QueueFullError
 from service.metrics import Metrics
+from service.tracing import record_stage
 
 
 class ServedRecommender(Protocol):
@@ -33,7 +34,22 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[Recommendation]"
     queued_at: float = field(default_factory=time.perf_counter)
+    computed_at: float | None = None
     stage: str = "queue"
+
+    def record_stages(self, result: Recommendation | None) -> None:
+        """Tell the trace of the request, on its loop, where its time went until now."""
+        now = time.perf_counter()
+        ended = self.computed_at or now
+        record_stage("queue", self.queued_at, ended)
+        if self.computed_at is None:
+            return
+        if result is None:
+            record_stage("compute", self.computed_at, now)
+            return
+        for stage, seconds in result.stage_seconds.items():  # one after the other
+            started, ended = ended, ended + seconds
+            record_stage(stage, started, ended)
 
     def finish(self, result: Recommendation | None, error: BaseException | None) -> None:
         """Hand the outcome to the waiting request, on its loop."""
@@ -103,9 +119,11 @@ class Engine:
         loop = asyncio.get_running_loop()
         job = _Job(query, loop, loop.create_future())
         self._admit(job)
+        result = None
         try:
             async with asyncio.timeout(deadline_seconds):
-                return await job.answer
+                result = await job.answer
+                return result
         except TimeoutError:
             self._metrics.deadline_exceeded[self._give_up(job)].inc()
             raise DeadlineExceededError(
@@ -115,6 +133,8 @@ class Engine:
         except asyncio.CancelledError:
             self._metrics.abandoned[self._give_up(job)].inc()
             raise
+        finally:
+            job.record_stages(result)
 
     def _admit(self, job: _Job) -> None:
         with self._changed:
@@ -156,7 +176,8 @@ class Engine:
                 return None
             job = self._queue.popleft()
             job.stage = "compute"
-        self._metrics.queue_wait.observe(time.perf_counter() - job.queued_at)
+            job.computed_at = time.perf_counter()
+        self._metrics.queue_wait.observe(job.computed_at - job.queued_at)
         return job
 
 

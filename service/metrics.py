@@ -87,6 +87,9 @@ class Metrics:
             buckets=HTTP_BUCKETS_SECONDS,
             registry=registry,
         )
+        self.queue_length = Gauge(
+            "cofine_queue_length", "Requests waiting for a worker.", registry=registry
+        )
         self.recommendations = _counters(
             "cofine_recommendations_total",
             "Answers by where their best item comes from.",
@@ -147,6 +150,11 @@ class Metrics:
         self.redis_circuit_state = Gauge(
             "cofine_redis_circuit_state",
             "Circuit breaker of Redis: 0 closed, 1 probing, 2 open.",
+            registry=registry,
+        )
+        self.memory_state_entries = Gauge(
+            "cofine_memory_state_entries",
+            "Entries of all users in memory://; 0 when the state is in Redis.",
             registry=registry,
         )
         self.state_events = _counters(

@@ -23,7 +23,7 @@ from service.problems import BODY_TOO_LARGE, METHOD_NOT_ALLOWED, internal_proble
 REQUEST_ID_HEADER = "X-Request-ID"
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _LOGGER = logging.getLogger("service.access")
-_PROBES = frozenset({"/livez", "/readyz", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED_ROUTE = "unmatched"
 
@@ -83,7 +83,7 @@ class RequestContext:
         method = method if method in _KNOWN_METHODS else "other"
         self._metrics.http_request_duration.labels(route, method, str(status)).observe(seconds)
         _LOGGER.log(
-            logging.DEBUG if route in _PROBES else logging.INFO,
+            logging.DEBUG if route in PROBES else logging.INFO,
             "request",
             extra={
                 "method": method,

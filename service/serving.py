@@ -137,6 +137,7 @@ class Serving:
             metrics=metrics,
         )
         self.is_draining = False
+        metrics.queue_length.set_function(lambda: self.engine.queue_length)
         metrics.describe_build(service_version())
         metrics.describe_bundle(
             bundle.bundle_id,
@@ -180,7 +181,9 @@ def make_store(settings: Settings, metrics: Metrics) -> UserStateStore:
     )
     url = settings.state_url.get_secret_value()
     if url.startswith("memory://"):
-        return MemoryUserState(limits, max_entries=settings.memory_max_entries)
+        store = MemoryUserState(limits, max_entries=settings.memory_max_entries)
+        metrics.memory_state_entries.set_function(lambda: store.entries)
+        return store
     longest_ms = max(settings.state_read_deadline_ms, settings.state_write_deadline_ms)
     connection_limits = ConnectionLimits(
         socket_timeout_seconds=longest_ms / 1_000,

@@ -4,6 +4,7 @@ What the bundle says (levels, history length, score) is no setting. Every limit 
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -129,6 +130,12 @@ class Settings(BaseSettings):
         description="memory:// only: history entries, seen items and event ids kept in all "
         "(about 150 bytes each); the users longest unused are forgotten beyond it.",
     )
+    otlp_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]",
+        description="OpenTelemetry collector that traces are sent to by HTTP, as "
+        "http://host:4318; none are made without one. Needs the extra `tracing`.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -140,6 +147,8 @@ class Settings(BaseSettings):
         if self.state_ttl_seconds < 2 * self.event_id_window_seconds:
             # Event ids must be gone before the user's state can be, whatever the jitter.
             raise ValueError("state_ttl_seconds must be at least twice event_id_window_seconds")
+        if self.otlp_url is not None and not _has_opentelemetry():
+            raise ValueError("otlp_url needs OpenTelemetry: pip install 'cofine[tracing]'")
         return self
 
 
@@ -149,6 +158,13 @@ def _has_good_port(url: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
+    except ModuleNotFoundError:  # of a parent, which looking for it imports
+        return False
 
 
 def load_settings(**given: Any) -> Settings:

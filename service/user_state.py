@@ -175,6 +175,11 @@ class MemoryUserState:
         self._entries = 0
         self._has_forgotten = False
 
+    @property
+    def entries(self) -> int:
+        """History entries, seen items and event ids kept, of all users."""
+        return self._entries
+
     async def start(self) -> None:
         """Do nothing: there is no server."""
 

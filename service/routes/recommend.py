@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
 from service.serving import Serving
+from service.tracing import record_stage
 from service.user_state import UserState
 
 router = APIRouter(tags=["recommend"])
@@ -77,7 +78,9 @@ async def _read_state(serving: Serving, user_id: str | None) -> tuple[UserState,
     except StateUnavailableError:
         return UserState(), True
     finally:
-        serving.metrics.stage_duration["state"].observe(time.perf_counter() - started)
+        ended = time.perf_counter()
+        serving.metrics.stage_duration["state"].observe(ended - started)
+        record_stage("state", started, ended)
     return state, False
 
 

@@ -11,6 +11,7 @@ TYPES = {
     "cofine_http_requests_in_flight": "gauge",
     "cofine_recommend_stage_duration_seconds": "histogram",
     "cofine_queue_wait_seconds": "histogram",
+    "cofine_queue_length": "gauge",
     "cofine_recommendations": "counter",
     "cofine_degraded": "counter",
     "cofine_admission_rejected": "counter",
@@ -22,6 +23,7 @@ TYPES = {
     "cofine_redis_operation_duration_seconds": "histogram",
     "cofine_redis_circuit_state": "gauge",
     "cofine_state_events": "counter",
+    "cofine_memory_state_entries": "gauge",
     "cofine_build_info": "gauge",  # an info metric in the text format
     "cofine_bundle_info": "gauge",
     "cofine_bundle_load_timestamp_seconds": "gauge",
