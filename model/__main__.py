@@ -182,6 +182,28 @@ def evaluate(
 
 
 @app.command()
+def publish(
+    candidate: Annotated[Path, typer.Argument(help="Bundle to publish.")],
+    shelf: Annotated[Path, typer.Argument(help="Folder of published bundles.")],
+    workspace: Annotated[Path, typer.Option(help="Workspace with the prepared events.")],
+    least_ndcg: Annotated[float, typer.Option(help="NDCG@10 that it must reach.")] = 0.0,
+    largest_loss: Annotated[
+        float, typer.Option(help="Share of the current bundle's NDCG@10 to give up.")
+    ] = 0.02,
+    users: Annotated[int, typer.Option(help="Validation users to rank, at most.")] = 10_000,
+) -> None:
+    """Put a bundle where services take it from, unless it recommends worse than the one there."""
+    from model.training.config import validated
+    from model.training.publish import PublishConfig
+    from model.training.publish import publish as run_publish
+
+    settings = {"least_ndcg": least_ndcg, "largest_loss": largest_loss, "users": users}
+    config = validated(PublishConfig, settings, "cofine publish")
+    done = run_publish(config, candidate, shelf, _stages(workspace).prepared)
+    console.print_json(done.model_dump_json())
+
+
+@app.command()
 def inspect(
     bundle: BundleFolder,
     item: Annotated[

@@ -6,6 +6,7 @@ ModelError
     StageError                a stage's input folder is missing, unfinished or of other data
     TrainingError             training cannot go on (non-finite loss, foreign checkpoint)
     ExportError               an exported graph does not compute what PyTorch computes
+    PublishError              a bundle ranks worse than publishing allows, or cannot be put there
     BundleError               the bundle is missing, damaged, incomplete or of another format
     UnknownItemError          an item id that the catalogue does not hold
     UnknownCategoryError      a category path that no item of the catalogue has
@@ -39,6 +40,10 @@ class TrainingError(ModelError):
 
 class ExportError(ModelError):
     """An exported graph does not compute what PyTorch computes."""
+
+
+class PublishError(ModelError):
+    """A bundle ranks worse than publishing allows, or cannot be put there."""
 
 
 class BundleError(ModelError):
