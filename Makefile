@@ -9,12 +9,13 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 EXTRA_INDEX := $(if $(PIP_FIND_LINKS),,--extra-index-url $(TORCH_CPU_INDEX))
 
 export ORT_DISABLE_TELEMETRY := 1
+export DOCKER_BUILDKIT := 1
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: apt-get install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11"; exit 1; }
@@ -45,6 +46,8 @@ serve: install ## Serve bundles/demo, or the folder in COFINE_BUNDLE.
 lint: install ## Formatting and lint.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/yamllint --strict docker-compose.yml docker k8s
 
 .PHONY: types
 types: install ## Types (mypy --strict) and who may import whom.
@@ -58,6 +61,20 @@ check: lint types ## All static checks.
 .PHONY: test
 test: install ## All tests; needs no root and no Redis server.
 	$(BIN)/python -m pytest
+
+.PHONY: images
+images: ## Build the images of the service and of the training (Docker).
+	docker build --file docker/service.Dockerfile --tag cofine-service .
+	docker build --file docker/training.Dockerfile --tag cofine-training \
+	  --build-arg PIP_EXTRA_INDEX_URL=$(TORCH_CPU_INDEX) .
+
+.PHONY: sbom
+sbom: ## Write build/sbom.json: what the service's image contains (CycloneDX).
+	docker build --file docker/service.Dockerfile --target sbom --output build .
+
+.PHONY: test-images
+test-images: install ## Build and run images and compose file; an engine of its own, Debian, root.
+	tests/deployment/with_docker.sh $(BIN)/python -m pytest tests/deployment
 
 .PHONY: clean
 clean: ## Remove the environment, runs and bundles.

@@ -206,7 +206,7 @@ class RedisConnection:
     async def _probe(self, client: "Redis") -> str | None:
         """Have the server load all scripts, which shows that it works.
 
-        Returns None, or the name of the failure; the client is closed then.
+        Returns None, or why not; the client is closed then.
         """
         probe = asyncio.create_task(self._load_scripts(client))
         try:
@@ -217,7 +217,7 @@ class RedisConnection:
         if probe.done() and probe.exception() is None:
             return None
         await _close_client(client)
-        return type(probe.exception()).__name__ if probe.done() else "timeout"
+        return _first_line(probe.exception()) if probe.done() else "timeout"
 
     async def _load_scripts(self, client: "Redis") -> None:
         for script in self._shas:
@@ -252,6 +252,12 @@ def _refusal(error: RedisError) -> str | None:
     """
     stated = getattr(error, "status_code", None)
     return next((code for code in _REFUSALS if code == stated or code in str(error)), None)
+
+
+def _first_line(error: BaseException | None) -> str:
+    """Why a probe failed. It sends nothing but our scripts, so the text holds nobody's data."""
+    line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {line[:200]}"
 
 
 async def _close_client(client: "Redis") -> None:

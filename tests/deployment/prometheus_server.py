@@ -13,8 +13,8 @@ from typing import Any
 import httpx2
 import yaml
 
-from tests.deployment.required import skip_for_want_of
 from tests.end_to_end.service_process import free_port, wait_until
+from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
 PROMETHEUS = PROJECT / "docker" / "prometheus"
