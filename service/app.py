@@ -91,7 +91,11 @@ def create_app(
     documentation = [route for route in app.routes if isinstance(route, Route)]
     for router in _ROUTERS:
         app.include_router(router)
-    app.add_middleware(BodyLimit, max_bytes=chosen.body_max_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=chosen.body_max_bytes,
+        deadline_seconds=chosen.body_deadline_ms / 1_000,
+    )
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
     app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
     measured.expect_routes(

@@ -19,6 +19,8 @@ from service.errors import DeadlineExceededError, NotReadyError, QueueFullError
 from service.metrics import Metrics
 from service.tracing import record_stage
 
+STOP_SECONDS = 5.0
+
 
 class ServedRecommender(Protocol):
     """What a worker owns; `model.recommender.Recommender` is the real one."""
@@ -96,7 +98,10 @@ class Engine:
             thread.start()
 
     async def stop(self) -> None:
-        """Finish what is being computed, refuse what is queued, end the workers."""
+        """Finish what is being computed, refuse what is queued, end the workers.
+
+        A computation that takes longer than `STOP_SECONDS` is left to die with the process.
+        """
         with self._changed:
             self._is_stopping = True
             left = list(self._queue)
@@ -104,8 +109,9 @@ class Engine:
             self._changed.notify_all()
         for job in left:
             job.finish(None, NotReadyError("the service is stopping", retry_after_seconds=1))
+        give_up_at = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, max(0.0, give_up_at - time.monotonic()))
 
     async def recommend(self, query: Query, *, deadline_seconds: float) -> Recommendation:
         """Return the best items for the query.

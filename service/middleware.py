@@ -2,10 +2,11 @@
 
 `RequestContext` (outermost) gives each request an id, measures and logs it, and turns a defect into
 a 500 without details. It also answers HEAD wherever there is a GET and names all methods of an
-address in `Allow`, which the framework does not. `BodyLimit` reads the body up to its limit before
-anything else runs.
+address in `Allow`, which the framework does not. `BodyLimit` reads the body, up to its limits in
+bytes and in time, before anything else runs.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -18,7 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.log_config import places, request_id_in_context
 from service.metrics import Metrics
-from service.problems import BODY_TOO_LARGE, METHOD_NOT_ALLOWED, internal_problem, problem
+from service.problems import (
+    BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
+    METHOD_NOT_ALLOWED,
+    Kind,
+    internal_problem,
+    problem,
+)
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -111,11 +119,13 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses bodies above a limit, declared or not, before the application sees them."""
+    """Refuses bodies that are too large, declared or not, or take too long to come."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, deadline_seconds: float) -> None:
+        """Wrap `app`, which only sees whole bodies."""
         self._app = app
         self._max_bytes = max_bytes
+        self._deadline_seconds = deadline_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
@@ -124,11 +134,17 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isascii() and declared.isdigit() and int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+            await self._refuse_size(scope, receive, send)
             return
-        body = await self._read(receive)
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            detail = f"the body did not come within {self._deadline_seconds:g} s; send it again"
+            await _refuse(BODY_TOO_SLOW, detail, scope, receive, send)
+            return
         if body is None:
-            await self._refuse(scope, receive, send)
+            await self._refuse_size(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -145,14 +161,15 @@ class BodyLimit:
             if not message.get("more_body", False):
                 return messages
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = problem(
-            BODY_TOO_LARGE,
-            f"the body may have {self._max_bytes} bytes at most; send less at once",
-            # The rest of the body is not read, so the connection cannot carry another request.
-            headers={"Connection": "close"},
-        )
-        await refusal(scope, receive, send)
+    async def _refuse_size(self, scope: Scope, receive: Receive, send: Send) -> None:
+        detail = f"the body may have {self._max_bytes} bytes at most; send less at once"
+        await _refuse(BODY_TOO_LARGE, detail, scope, receive, send)
+
+
+async def _refuse(kind: Kind, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    # The rest of the body is not read, so the connection cannot carry another request.
+    refusal = problem(kind, detail, headers={"Connection": "close"})
+    await refusal(scope, receive, send)
 
 
 def _request_id(headers: Headers) -> str:

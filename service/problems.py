@@ -47,6 +47,7 @@ class Kind:
 MALFORMED = Kind(400, "malformed_request", "The body is not valid JSON")
 ROUTE_NOT_FOUND = Kind(404, "route_not_found", "There is nothing at this address")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "The address does not take this method")
+BODY_TOO_SLOW = Kind(408, "body_too_slow", "The body took too long to come")
 BODY_TOO_LARGE = Kind(413, "body_too_large", "The body is too large")
 NOT_JSON = Kind(415, "unsupported_media_type", "The body is not declared as JSON")
 INVALID = Kind(422, "invalid_request", "The request has unusable fields")
@@ -75,6 +76,7 @@ _HTTP_KINDS = {
         MALFORMED,
         ROUTE_NOT_FOUND,
         METHOD_NOT_ALLOWED,
+        BODY_TOO_SLOW,
         BODY_TOO_LARGE,
         NOT_JSON,
         INVALID,

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         ge=1_024,
         description="Largest request body in bytes; a larger one is answered 413.",
     )
+    body_deadline_ms: int = Field(
+        default=10_000,
+        ge=10,
+        le=600_000,
+        description="Time for a request's body to come, in milliseconds; then 408.",
+    )
     drain_seconds: float = Field(
         default=2.0,
         ge=0,

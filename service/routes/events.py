@@ -14,7 +14,11 @@ from service.user_state import Event, Outcome, wall_clock_ms
 router = APIRouter(tags=["events"])
 
 
-@router.post("/v1/events", response_model=EventsAnswer, responses=problems(400, 413, 415, 422, 503))
+@router.post(
+    "/v1/events",
+    response_model=EventsAnswer,
+    responses=problems(400, 408, 413, 415, 422, 503),
+)
 async def events(body: EventsRequest, serving: InServing) -> Response:
     """Store what users did: one event, or several as `{"events": [...]}`.
 

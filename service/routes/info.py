@@ -46,6 +46,7 @@ def _limits(settings: Settings) -> dict[str, int]:
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,
+        "body_deadline_ms": settings.body_deadline_ms,
         "deadline_ms": settings.deadline_ms,
         "queue_max_requests": settings.queue_max_requests,
         "stored_history_max_items": settings.history_max_items,

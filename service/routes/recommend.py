@@ -24,7 +24,7 @@ router = APIRouter(tags=["recommend"])
 @router.post(
     "/v1/recommend",
     response_model=RecommendAnswer,
-    responses=problems(400, 413, 415, 422, 429, 503, 504),
+    responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
 )
 async def recommend(body: RecommendRequest, request: Request, serving: InServing) -> Response:
     """Recommend items for a user, a history or nobody in particular.

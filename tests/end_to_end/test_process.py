@@ -3,10 +3,13 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -200,6 +203,25 @@ def test_a_burst_beyond_the_queue_is_answered_429(shop_bundle: Path, tmp_path: P
         assert service.status("/readyz") == 200
         with service.client() as client:
             assert len(recommend(client, history=history)["items"]) == 10
+
+
+def test_clients_that_never_finish_hold_nobody_up(shop_bundle: Path, tmp_path: Path) -> None:
+    head = b"POST /v1/recommend HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
+    with (
+        running_service(shop_bundle, tmp_path, body_deadline_ms=300) as service,
+        service.client() as client,
+        ExitStack() as sockets,
+    ):
+        address = ("127.0.0.1", service.port)
+        halted = [sockets.enter_context(socket.create_connection(address)) for _ in range(50)]
+        for one in halted:
+            one.sendall(head + b'Content-Length: 100\r\n\r\n{"k"')
+        assert len(recommend(client, k=3)["items"]) == 3
+        for one in halted:
+            one.settimeout(START_SECONDS)
+            answer = b"".join(iter(partial(one.recv, 4096), b""))  # until it is closed
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"body_too_slow" in answer
 
 
 def test_sigterm_loses_no_request(shop_bundle: Path, tmp_path: Path) -> None:

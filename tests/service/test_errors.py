@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 from service import errors, problems
@@ -111,6 +112,19 @@ async def test_a_large_body_of_unknown_length_is_refused(start_app: AppClient) -
     async with start_app(body_max_bytes=2_000) as client:
         response = await client.post("/v1/recommend", content=endless(), headers=JSON)
         check_problem(response, 413, "body_too_large")
+
+
+async def test_a_body_that_does_not_come_is_refused(start_app: AppClient) -> None:
+    async def halting() -> AsyncIterator[bytes]:
+        yield b'{"k": '
+        await anyio.sleep_forever()
+
+    async with start_app(body_deadline_ms=50) as client:
+        response = await client.post("/v1/recommend", content=halting(), headers=JSON)
+        found = check_problem(response, 408, "body_too_slow")
+        assert "0.05 s" in found["detail"]
+        assert response.headers["Connection"] == "close"
+        assert client.queries == []
 
 
 async def test_a_body_of_the_greatest_size_is_taken(start_app: AppClient) -> None:

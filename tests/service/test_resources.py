@@ -120,6 +120,6 @@ async def test_the_documentation_has_examples_and_the_error_shape(client: Client
                 if int(status) >= 400:
                     assert list(answer["content"]) == ["application/problem+json"], (path, status)
     answers = document["paths"]["/v1/recommend"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "413", "415", "422", "429", "503", "504"}
+    assert set(answers) == {"200", "400", "408", "413", "415", "422", "429", "503", "504"}
     promising = {status for status, answer in answers.items() if "headers" in answer}
     assert promising == {"429", "503", "504"}
