@@ -173,9 +173,10 @@ def item_head_loss(
         masses.append(h.new_zeros(len(existing)))
     columns = torch.searchsorted(scored.leaves, targets)
     vectors = items if len(scored.leaves) == len(items) else items.index_select(0, scored.leaves)
-    total: Tensor = _ItemSoftmax.apply(  # type: ignore[no-untyped-call]
-        h, vectors, scored.correction, columns, spans, masses
-    )
+    with torch.autocast(h.device.type, enabled=False):  # sums over a catalogue want all their bits
+        total: Tensor = _ItemSoftmax.apply(  # type: ignore[no-untyped-call]
+            h.float(), vectors.float(), scored.correction, columns, spans, masses
+        )
     said = []
     for choice, mass in zip(choices, masses, strict=True):
         shares = h.new_zeros(choice.taken.shape).masked_scatter_(choice.taken, mass.clamp_(min=0))

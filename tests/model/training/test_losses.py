@@ -143,3 +143,22 @@ def test_without_a_teacher_it_is_the_negative_log_probability_of_the_path(
     loss = generator_loss(network, h, tree, path_choices(network, targets, tree))
     each = [brute_log_prob(network, trie, tree, h[row], int(targets[row])) for row in range(6)]
     assert float(loss) == pytest.approx(-np.mean(each), rel=1e-4, abs=1e-5)
+
+
+def test_mixed_precision_changes_little() -> None:
+    network, trie = small_network()
+    h, vectors, targets = task(network, trie.item_count)
+
+    def both() -> Tensor:
+        tree = network.tree(vectors)
+        choices = path_choices(network, targets, tree)
+        head, taught = item_head_loss(network, h, vectors, targets, choices)
+        return torch.stack([head, generator_loss(network, h, tree, choices, taught, 0.7)])
+
+    exact = both()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = both()
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, rtol=0.02, atol=0.0)
+    gradients = torch.autograd.grad(mixed.sum(), [h, vectors])
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
