@@ -46,6 +46,7 @@ serve: install ## Serve bundles/demo, or the folder in COFINE_BUNDLE.
 lint: install ## Formatting and lint.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --recursive service model
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/yamllint --strict docker-compose.yml docker k8s
 

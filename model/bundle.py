@@ -8,6 +8,8 @@ Shapes: N items, M trie nodes, I inner nodes, L levels, D width, G category path
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
 OUTSIDE = ("evaluation.json", "evaluation.md")
 """Files that may lie in a bundle's folder without being part of it."""
+JSON_MAX_BYTES = 16 * 2**20
+"""Most that is read of a JSON file, which is parsed whole."""
 _TYPES = {
     "trie.npy": np.int32,
     "node_vectors.npy": np.float32,
@@ -103,6 +107,7 @@ class Bundle:
             message = f"{path} cannot be read: {error}"
             raise BundleError(message) from error
         _verify_shapes(manifest, catalog, tree, popularity)
+        _verify_numbers(catalog)
         graphs = Graphs(path, threads=threads)
         graphs.verify_inputs(levels=len(manifest.levels), width=manifest.width)
         return cls(path, manifest, catalog, tree, popularity, graphs, golden)
@@ -165,8 +170,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = json.loads(_read_json(path))
     except FileNotFoundError as error:
         message = (
             f"{folder} is not a bundle: it has no {MANIFEST}; export one, or name another folder"
@@ -181,6 +185,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(message)
     try:
         manifest = Manifest.model_validate(found)
+        identity = manifest.identity()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -188,7 +193,10 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} is not a manifest of this release ({where}: {first['msg']}): export again"
         )
         raise BundleError(message) from error
-    if manifest.bundle_id != manifest.identity():
+    except ValueError as error:  # `facts` may hold anything, also what cannot be written again
+        message = f"{path} is not a manifest of this release ({error}): export again"
+        raise BundleError(message) from error
+    if manifest.bundle_id != identity:
         message = (
             f"{path} was edited, or written by another release (bundle_id is not its hash): "
             "export the bundle again"
@@ -241,6 +249,23 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _read_json(path: Path) -> bytes:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it is too large, or no file (a pipe would never end).
+    """
+    if path.exists() and not path.is_file():
+        message = "it is not a file"
+        raise ValueError(message)
+    with path.open("rb") as file:
+        content = file.read(JSON_MAX_BYTES + 1)
+    if len(content) > JSON_MAX_BYTES:
+        message = f"it is larger than {JSON_MAX_BYTES} bytes"
+        raise ValueError(message)
+    return content
+
+
 def _load(folder: Path, name: str) -> AnyArray:
     try:
         with (folder / name).open("rb") as file:
@@ -248,28 +273,33 @@ def _load(folder: Path, name: str) -> AnyArray:
         # NumPy maps no empty arrays. As a plain array, because a `memmap` runs Python code for
         # every slice of it, which made each look-up in the catalogue four times slower.
         array: AnyArray = np.asarray(np.load(folder / name, mmap_mode=None if empty else "r"))
-    except ValueError as error:
-        message = f"{name} is not an array that can be used: {error}"
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:  # as headers can cause
+        message = f"{name} is not an array that can be used: {error!r}"
         raise BundleError(message) from error
     return array
 
 
 def _array_shape(file: BinaryIO) -> tuple[int, ...]:
-    """The shape in the header of an `.npy` file.
+    """The shape in the header of an `.npy` file, of which the rest of the file is as large.
 
     Raises:
         ValueError: it is no such file.
     """
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)[0]
-    return np.lib.format.read_array_header_2_0(file)[0]
+    is_first = np.lib.format.read_magic(file) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    promised = dtype.itemsize * math.prod(shape)
+    held = os.fstat(file.fileno()).st_size - file.tell()
+    if promised != held:
+        message = f"its header promises {promised} bytes and {held} follow"
+        raise ValueError(message)
+    return shape
 
 
 def _golden(folder: Path) -> tuple[GoldenCase, ...]:
     try:
-        cases = _GOLDEN_CASES.validate_json((folder / GOLDEN).read_bytes())
-    except ValidationError as error:
+        cases = _GOLDEN_CASES.validate_json(_read_json(folder / GOLDEN))
+    except ValueError as error:
         message = f"{GOLDEN} does not hold golden cases: {error}"
         raise BundleError(message) from error
     if any(len(case.items) != len(case.scores) for case in cases):
@@ -311,6 +341,9 @@ def _verify_types(arrays: Mapping[str, AnyArray]) -> None:
             if name.endswith(ending) and array.dtype != wanted:
                 message = f"{name} holds {array.dtype} instead of {np.dtype(wanted)}"
                 raise BundleError(message)
+    if arrays["codes.npy"].dtype.kind not in "iu":
+        message = f"codes.npy holds {arrays['codes.npy'].dtype} instead of integers"
+        raise BundleError(message)
 
 
 def _verify_lists(catalog: Catalog) -> None:
@@ -326,6 +359,21 @@ def _verify_lists(catalog: Catalog) -> None:
         ends = bounds[[0, -1]].tolist() if bounds.ndim == 1 and len(bounds) else None
         if ends != [0, content.size] or bool(np.any(np.diff(bounds) < 0)):
             message = f"{name} starts and ends beyond what its file holds: parts of two bundles"
+            raise BundleError(message)
+
+
+def _verify_numbers(catalog: Catalog) -> None:
+    """Check that what lists and indexes point at exists."""
+    items, paths = len(catalog), len(catalog.categories)
+    numbers = {
+        "item_index": (catalog.item_index.numbers, items),
+        "category_index": (catalog.category_index.numbers, paths),
+        "category_items": (catalog.category_items.members, items),
+        "item_categories": (catalog.item_categories.members, paths),
+    }
+    for name, (found, end) in numbers.items():
+        if found.size and not 0 <= int(found.min()) <= int(found.max()) < end:
+            message = f"{name} points at numbers beyond 0 .. {end - 1}: parts of two bundles"
             raise BundleError(message)
 
 

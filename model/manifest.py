@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION = 2
 """Raised by every change that an older service could not read."""
+BEAM_WIDTH_MAX = 10_000
+"""Beams are memory and time of every request."""
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -59,7 +61,7 @@ class Manifest(BaseModel):
     nodes: int = Field(ge=2)
     width: int = Field(ge=1)
     history_length: int = Field(ge=1)
-    beam_width: int = Field(ge=1)
+    beam_width: int = Field(ge=1, le=BEAM_WIDTH_MAX)
     score: ScoreFacts
     facts: dict[str, object]
     """How the tokens and the network came about; for people, nothing reads it back."""

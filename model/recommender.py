@@ -286,10 +286,17 @@ def verify_golden(recommender: Recommender) -> None:
     """Answer the bundle's golden cases; also warms everything up.
 
     Raises:
-        BundleError: an answer differs from the one given at export.
+        BundleError: an answer differs from the one given at export, or there is none.
     """
     for number, case in enumerate(recommender.bundle.golden):
-        answer = recommender.recommend(Query(case.history, k=len(case.items))).items
+        try:
+            answer = recommender.recommend(Query(case.history, k=len(case.items))).items
+        except Exception as error:  # a bad graph or array can cause any
+            message = (
+                f"golden case {number} of bundle {recommender.bundle.bundle_id} cannot be "
+                f"answered: {error!r}"
+            )
+            raise BundleError(message) from error
         expected = dict(zip(case.items, case.scores, strict=True))
         same_scores = len(answer) == len(case.scores) and np.allclose(
             [item.score for item in answer], case.scores, atol=SCORE_TOLERANCE

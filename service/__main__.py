@@ -14,6 +14,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from model.errors import ModelError
 from service.app import create_app
@@ -24,6 +25,36 @@ from service.settings import Settings, load_settings
 
 EXIT_UNUSABLE = 3
 _CLOSE = (b"connection", b"close")
+HEAD_MAX_BYTES = 65_536
+"""For address, headers and what frames a body."""
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """Closes a connection whose request has more bytes beside its body than a head may have.
+
+    The server itself keeps every header that comes, without end.
+    """
+
+    _beside_bodies_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what a client sent."""
+        self._beside_bodies_bytes += len(data)
+        super().data_received(data)
+        if self._beside_bodies_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.send_400_response("The head of the request is too large.")
+            self.transport.close()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._beside_bodies_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._beside_bodies_bytes = 0
+        super().on_message_complete()
 
 
 class DrainingServer(uvicorn.Server):
@@ -36,6 +67,7 @@ class DrainingServer(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                http=BoundedHeads,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -71,7 +103,7 @@ def main() -> None:
         settings = load_settings()
         bundle = open_bundle(settings)
     except (SettingsError, ModelError) as error:
-        reason = " ".join(str(error).split())  # one line, whatever library the text is from
+        reason = _printable(" ".join(str(error).split()))  # one line, whatever it is from
         sys.stderr.write(f"cofine-service: {type(error).__name__}: {reason}\n")
         sys.exit(EXIT_UNUSABLE)
     listener = start_logging(settings.log_level)
@@ -81,6 +113,11 @@ def main() -> None:
         return
     finally:
         listener.stop()
+
+
+def _printable(text: str) -> str:
+    """Return `text` with what a terminal would obey spelt out: a bundle may have odd names."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 if __name__ == "__main__":

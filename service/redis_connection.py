@@ -189,7 +189,7 @@ class RedisConnection:
 
     async def _probe_until_alive(self) -> None:
         while True:
-            jitter = random.uniform(0.8, 1.2)  # noqa: S311 (replicas must not probe in step)
+            jitter = random.uniform(0.8, 1.2)  # noqa: S311 (no replica in step) # nosec B311
             await asyncio.sleep(self._limits.probe_interval_seconds * jitter)
             self._metrics.redis_circuit_state.set(CIRCUIT_STATES["half_open"])
             client = self._new_client()
@@ -214,10 +214,15 @@ class RedisConnection:
         finally:
             if not probe.done():
                 self._leave_behind(probe)
-        if probe.done() and probe.exception() is None:
+        # Asked now: while the client closes, a probe that was left behind ends as cancelled.
+        if not probe.done():
+            reason = "timeout"
+        elif (error := probe.exception()) is not None:
+            reason = _first_line(error)
+        else:
             return None
         await _close_client(client)
-        return _first_line(probe.exception()) if probe.done() else "timeout"
+        return reason
 
     async def _load_scripts(self, client: "Redis") -> None:
         for script in self._shas:
@@ -254,7 +259,7 @@ def _refusal(error: RedisError) -> str | None:
     return next((code for code in _REFUSALS if code == stated or code in str(error)), None)
 
 
-def _first_line(error: BaseException | None) -> str:
+def _first_line(error: BaseException) -> str:
     """Why a probe failed. It sends nothing but our scripts, so the text holds nobody's data."""
     line = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {line[:200]}"

@@ -15,6 +15,7 @@ the end of a key is the schema's: another schema gets another number and never m
 """
 
 import base64
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ from service.user_state import (
     wall_clock_ms,
 )
 
+_LOGGER = logging.getLogger(__name__)
 _KEYS = ("history", "seen", "event_ids", "meta")
 _SCHEMA = 1
 _VERSION_DIGITS = 16
@@ -115,11 +117,17 @@ class RedisUserState:
         """Return what is known of the user.
 
         Raises:
-            StateUnavailableError: Redis did not answer within `deadline_seconds`.
+            StateUnavailableError: Redis did not answer within `deadline_seconds`, or holds what
+                no release of this schema has written.
         """
         started = time.perf_counter()
         reply = await self._run("read", _READ, user_id, (), deadline_seconds)
-        state = _state(reply)
+        try:
+            state = _state(reply)
+        except (ValueError, OverflowError):
+            _LOGGER.error("state_unreadable")
+            self._observe("read", "error", started)
+            raise StateUnavailableError("error") from None
         self._observe("read", "ok" if state.version else "miss", started)
         return state
 

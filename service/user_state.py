@@ -85,7 +85,7 @@ class StateLimits:
 
     def jittered_ttl_ms(self) -> int:
         """Return the time to live of one write: users who came together do not expire together."""
-        return round(self.ttl_ms * random.uniform(0.9, 1.1))  # noqa: S311 (no secret)
+        return round(self.ttl_ms * random.uniform(0.9, 1.1))  # noqa: S311 (no secret) # nosec B311
 
 
 def wall_clock_ms() -> int:

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from model.errors import StageError, TrainingError
+from model.manifest import BEAM_WIDTH_MAX
 from model.training.evaluation.report import plot_training
 from model.training.histories import HeldOut
 from model.training.losses import generator_loss, item_head_loss, path_choices
@@ -70,7 +71,10 @@ class TrainConfig(BaseModel):
     )
     validation_users: int = Field(3000, ge=1, description="users that validation ranks, at most")
     beam_width: int = Field(
-        50, ge=10, description="of the search in validation and, by default, serving"
+        50,
+        ge=10,
+        le=BEAM_WIDTH_MAX,
+        description="of the search in validation and, by default, serving",
     )
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

