@@ -77,6 +77,14 @@ sbom: ## Write build/sbom.json: what the service's image contains (CycloneDX).
 test-images: install ## Build and run images and compose file; an engine of its own, Debian, root.
 	tests/deployment/with_docker.sh $(BIN)/python -m pytest tests/deployment
 
+.PHONY: faults
+faults: install ## Break Redis, processes, clients, bundles and disks under load (build/faults).
+	$(BIN)/python -m pytest -o python_files='*_faults.py' tests/faults
+
+.PHONY: soak
+soak: install ## Ten minutes of mixed load; fails when memory grows (COFINE_TEST_SOAK_MINUTES).
+	$(BIN)/python -m pytest -s tests/faults/soak.py
+
 .PHONY: clean
 clean: ## Remove the environment, runs and bundles.
 	rm -rf $(VENV) runs bundles

@@ -5,7 +5,7 @@ ModelError
     DataError                 the catalogue or the events cannot be used as given
     StageError                a stage's input folder is missing, unfinished or of other data
     TrainingError             training cannot go on (non-finite loss, foreign checkpoint)
-    ExportError               an exported graph does not compute what PyTorch computes
+    ExportError               a bundle cannot be written, or computes something else than PyTorch
     PublishError              a bundle ranks worse than publishing allows, or cannot be put there
     BundleError               the bundle is missing, damaged, incomplete or of another format
     UnknownItemError          an item id that the catalogue does not hold
@@ -39,7 +39,7 @@ class TrainingError(ModelError):
 
 
 class ExportError(ModelError):
-    """An exported graph does not compute what PyTorch computes."""
+    """A bundle cannot be written, or its graphs do not compute what PyTorch computes."""
 
 
 class PublishError(ModelError):

