@@ -168,10 +168,10 @@ def test_the_stages_before_training_one_by_one(
     stamps = [workspace / "stages" / f"{name}.json" for name in ("prepare", "embed", "tokenize")]
     for stamp, step in zip(stamps, steps, strict=True):
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text('{"fingerprint": "of a run", "finished": true}')
+        stamp.write_text('{"fingerprint": "of a run", "made": "by a run"}')
         assert cofine(*step, monkeypatch=monkeypatch) == 0
         # The folder no longer holds what the run put there: the next one makes it again.
-        assert json.loads(stamp.read_text()) == {"fingerprint": "of a run", "finished": False}
+        assert json.loads(stamp.read_text()) == {"fingerprint": "of a run"}
     assert pl.read_parquet(workspace / "prepared" / "items.parquet")["title"].str.len_chars().max()
     assert (workspace / "tokenized" / "report.json").is_file()
 
