@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from model.training.config import read_preset
 from model.training.embedding.embed import embed
@@ -27,7 +29,7 @@ from model.training.tokenizers.config import TokenizeConfig
 from model.training.tokenizers.tokenize import tokenize
 from model.training.train import TrainingRun, load, train
 from model.training.training_set import read_training_set
-from model.training.validation import validate
+from model.training.validation import ValidationScores, validate
 
 PRESET = read_preset("tiny")
 BUSY = SynthesizeConfig(items=600, users=3000)
@@ -49,12 +51,17 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def busy_ndcg(busy: Path) -> float:
-    return trained_ndcg(busy, PRESET.tokenize)
+def busy_run(busy: Path) -> TrainingRun:
+    return trained_run(busy, PRESET.tokenize)
 
 
-def trained_ndcg(shop: Path, settings: TokenizeConfig) -> float:
-    """NDCG@10 of the generator alone, at the epoch that validation chose."""
+@pytest.fixture(scope="module")
+def busy_scores(busy_run: TrainingRun) -> ValidationScores:
+    return scores_on_test(busy_run)
+
+
+def trained_run(shop: Path, settings: TokenizeConfig) -> TrainingRun:
+    """A finished training, at the epoch that validation chose."""
     name = "-".join(settings.level_order or ["coarse-to-fine"])
     tokenized, trained = shop / f"tokenized-{name}", shop / f"trained-{name}"
     tokenize(settings, shop / "prepared", shop / "embedded", tokenized)
@@ -64,7 +71,11 @@ def trained_ndcg(shop: Path, settings: TokenizeConfig) -> float:
     data = read_training_set(*folders, history_length=length, refit=False)
     run = TrainingRun(PRESET.train, data)
     run.restore(load(trained / "best.ckpt"))
-    return validate(run.network, data.held_out("test"), PRESET.train.beam_width).generator
+    return run
+
+
+def scores_on_test(run: TrainingRun) -> ValidationScores:
+    return validate(run.network, run.data.held_out("test"), PRESET.train.beam_width)
 
 
 def baseline_ndcg(shop: Path, model: Baseline) -> float:
@@ -79,17 +90,35 @@ def baseline_ndcg(shop: Path, model: Baseline) -> float:
 
 
 @pytest.mark.slow
-def test_it_comes_close_to_the_best_answer(busy: Path, busy_ndcg: float) -> None:
+def test_it_comes_close_to_the_best_answer(busy: Path, busy_scores: ValidationScores) -> None:
     oracle = json.loads((busy / "synthetic" / "report.json").read_text())["oracle_ndcg_at_10"]
-    assert busy_ndcg >= 0.8 * oracle
+    assert busy_scores.generator >= 0.8 * oracle
 
 
 @pytest.mark.slow
-def test_it_beats_popularity_and_item_neighbours(busy: Path, busy_ndcg: float) -> None:
+def test_it_beats_popularity_and_item_neighbours(busy: Path, busy_scores: ValidationScores) -> None:
     histories = read_histories(busy / "prepared")
     popularity = baseline_ndcg(busy, Popularity(popularity_counts(histories, BUSY.items)))
     neighbours = baseline_ndcg(busy, ItemNeighbours.fit(histories, BUSY.items))
-    assert busy_ndcg > neighbours > popularity
+    assert busy_scores.generator > neighbours > popularity
+
+
+@pytest.mark.slow
+def test_the_served_ranking_needs_the_generator(
+    busy_run: TrainingRun, busy_scores: ValidationScores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every child as likely as the next: the item head only ranks what such a search reaches."""
+
+    def asks_nothing(depth: int, h: Tensor, parents: Tensor) -> Tensor:
+        return torch.zeros_like(h)
+
+    with monkeypatch.context() as patch, torch.no_grad():
+        biases = torch.zeros_like(busy_run.network.biases)
+        patch.setattr(busy_run.network.generator, "query", asks_nothing)
+        patch.setattr(busy_run.network.biases, "data", biases)
+        uniform = scores_on_test(busy_run)
+    assert uniform.served < 0.8 * busy_scores.served
+    assert uniform.item_head == pytest.approx(busy_scores.item_head)
 
 
 @pytest.mark.slow
@@ -104,7 +133,9 @@ def test_it_is_worse_with_the_levels_in_another_order(
     sparse = make_shop(SPARSE, tmp_path_factory.mktemp("sparse"))
     order = ["category", "title", "description", "collaborative"]
     shuffled = [
-        trained_ndcg(sparse, PRESET.tokenize.model_copy(update={"level_order": turned}))
+        scores_on_test(
+            trained_run(sparse, PRESET.tokenize.model_copy(update={"level_order": turned}))
+        ).generator
         for turned in (order[first:] + order[:first] for first in (1, 2, 3))
     ]
-    assert np.mean(shuffled) < trained_ndcg(sparse, PRESET.tokenize)
+    assert np.mean(shuffled) < scores_on_test(trained_run(sparse, PRESET.tokenize)).generator
