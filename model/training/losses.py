@@ -7,7 +7,7 @@ The item head is a softmax over the whole catalogue and overfits later than the 
 its teacher: the probabilities of the items below each child, summed, are what the generator should
 say (design.md, Model). Both losses are memory bound: logits of all positions at once are hundreds
 of megabytes, fetched from the system anew in every step. Here they are made and used up a few
-hundred rows at a time, gradient included, which on a CPU takes less than half the time.
+hundred rows at a time, gradient included, which is much faster on a CPU.
 
 Shapes: P training positions, N items, S items that are scored, M trie nodes, D width; at one depth
 R positions that have a choice, C children of the widest node, F children of all R together.
