@@ -1,6 +1,6 @@
 """What the network is trained to say, and how to compute it without paying for memory twice.
 
-Item head   -log p(i | h)
+Item head   (1 - s) * -log p(i | h)  +  s * mean over all items j of -log p(j | h)
 Generator   (1 - a) * -log p(path of i | h)  +  a * cross-entropy to the item head, node by node
 
 The item head is a softmax over the whole catalogue and overfits later than the generator, so it is
@@ -76,23 +76,34 @@ class _ItemSoftmax(torch.autograd.Function):
         targets: Tensor,
         spans: list[tuple[Tensor, Tensor, Tensor]],
         masses: list[Tensor],
+        smoothing: float,
     ) -> Tensor:
         rows = max(1, LOGITS_AT_ONCE // len(items))
         total, dh, ditems = h.new_zeros(()), torch.empty_like(h), torch.zeros_like(items)
+        learns = any(ctx.needs_input_grad)
+        # The mean logit is linear in both: no pass over the logits is needed for it.
+        mean_item, mean_correction = items.mean(0), correction.mean()
         for start in range(0, len(h), rows):
             part, own = h[start : start + rows], targets[start : start + rows, None]
             p = part @ items.T + correction
             wanted = p.gather(1, own)
             highest = p.amax(1, keepdim=True)
             sums = p.sub_(highest).exp_().sum(1, keepdim=True)
-            total += (sums.log() + highest - wanted).sum()
+            mean = (part @ mean_item + mean_correction).unsqueeze(1)
+            total += (sums.log() + highest).sum()
+            total -= ((1 - smoothing) * wanted + smoothing * mean).sum()
             p /= sums
             for span, mass in zip(spans, masses, strict=True):
                 _sum_spans(p, start, span, mass)
-            # d(-log p_own) / d logits = p - onehot(own)
-            p.scatter_add_(1, own, torch.full_like(wanted, -1.0))
+            if not learns:  # no gradient will be asked for
+                continue
+            # d loss / d logits = p - (1 - s) onehot(own) - s / S, the last term after the loop.
+            p.scatter_add_(1, own, torch.full_like(wanted, smoothing - 1.0))
             torch.mm(p, items, out=dh[start : start + rows])
             ditems.addmm_(p.T, part)
+        if smoothing and learns:
+            dh -= smoothing * mean_item
+            ditems -= smoothing / len(items) * h.sum(0)
         ctx.save_for_backward(dh, ditems)
         return total
 
@@ -100,7 +111,7 @@ class _ItemSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dh, ditems = ctx.saved_tensors
-        return dh * grad, ditems * grad, None, None, None, None
+        return dh * grad, ditems * grad, None, None, None, None, None
 
 
 def _sum_spans(p: Tensor, start: int, span: tuple[Tensor, Tensor, Tensor], mass: Tensor) -> None:
@@ -146,7 +157,12 @@ class ScoredItems:
 
 
 def item_head_loss(
-    network: Network, h: Tensor, items: Tensor, targets: Tensor, choices: list[Choices]
+    network: Network,
+    h: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    choices: list[Choices],
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
     """Mean cross-entropy of the targets among all items, and what the head says at each choice.
 
@@ -156,6 +172,7 @@ def item_head_loss(
         items: item vectors [N, D].
         targets: leaves [P].
         choices: where the head's opinion is wanted; may be empty.
+        smoothing: s, what of each target is spread over all items.
 
     Returns:
         The loss, and per choice the head's probability of each child [R, C], zero where it sees
@@ -175,7 +192,7 @@ def item_head_loss(
     vectors = items if len(scored.leaves) == len(items) else items.index_select(0, scored.leaves)
     with torch.autocast(h.device.type, enabled=False):  # sums over a catalogue want all their bits
         total: Tensor = _ItemSoftmax.apply(  # type: ignore[no-untyped-call]
-            h.float(), vectors.float(), scored.correction, columns, spans, masses
+            h.float(), vectors.float(), scored.correction, columns, spans, masses, smoothing
         )
     said = []
     for choice, mass in zip(choices, masses, strict=True):

@@ -1,11 +1,14 @@
 """Train the network, watched by validation, resumable at every epoch.
 
 The loop: all positions of all training histories, item head and generator together; after every
-epoch three validation rankings; the epoch with the best served NDCG@10 is kept. Each epoch draws
-from random generators seeded by (seed, epoch), so a run that was interrupted and resumed ends with
-the same parameters as one that was not (bit for bit on one CPU process).
+epoch three validation rankings; the epoch with the best served NDCG@10 is kept. Then the generator
+of that epoch takes its lessons from the item head (`teaching.py`), which are kept when they made
+the served ranking no worse. Each epoch draws from random generators seeded by (seed, epoch), so a
+run that was interrupted and resumed ends with the same parameters as one that was not (bit for bit
+on one CPU process).
 
-`trained/` holds `last.ckpt` and `best.ckpt` while training, and `training.json`, written last.
+`trained/` holds `last.ckpt`, `taught.ckpt` and `best.ckpt` while training, and `training.json`,
+written last.
 """
 
 import hashlib
@@ -31,6 +34,7 @@ from model.training.histories import HeldOut
 from model.training.losses import generator_loss, item_head_loss, path_choices
 from model.training.network import Network, NetworkShape
 from model.training.stage_files import save_json
+from model.training.teaching import Lessons, Teaching
 from model.training.training_set import TrainingSet, batches, padded, read_training_set
 from model.training.validation import validate
 
@@ -68,6 +72,18 @@ class TrainConfig(BaseModel):
         le=1,
         description="share of the generator's loss that is to the item head's probabilities, "
         "summed per node; the rest is to the item that came next",
+    )
+    teaching_epochs: int = Field(
+        2,
+        ge=0,
+        description="after the best epoch: passes in which the generator alone learns from the "
+        "item head",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of the item head's targets: the share spread evenly over the catalogue",
     )
     validation_users: int = Field(3000, ge=1, description="users that validation ranks, at most")
     beam_width: int = Field(
@@ -144,7 +160,7 @@ class TrainingRun:
         self.network.train()
         plan = batches(self.data.windows, self.config.batch_size, generator)
         for done, rows in enumerate(plan, start=1):
-            head, generated = losses(self.network, self.data, rows, self.config.distillation)
+            head, generated = losses(self.network, self.data, rows, self.config)
             loss = head + self.config.generator_weight * generated
             if not torch.isfinite(loss):
                 message = f"the loss is {loss.item()} in epoch {epoch}; lower learning_rate"
@@ -195,12 +211,9 @@ def restore_parameters(
 
 
 def losses(
-    network: Network, data: TrainingSet, rows: Any, share: float = 0.0
+    network: Network, data: TrainingSet, rows: Any, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
-    """Item head's and generator's mean loss over all positions of a batch.
-
-    `share` of the generator's is to the item head's opinion, the rest to what came next.
-    """
+    """Item head's and generator's mean loss over all positions of a batch of windows `rows`."""
     device = network.text.device
     windows = [data.windows[row] for row in rows]
     leaves, real = (tensor.to(device) for tensor in padded(windows))
@@ -210,8 +223,8 @@ def losses(
     h, targets = encoded[predicted], leaves[:, 1:][predicted]
     tree = network.tree(items)
     choices = path_choices(network, targets, tree)
-    head, taught = item_head_loss(network, h, items, targets, choices)
-    return head, generator_loss(network, h, tree, choices, taught, share)
+    head, taught = item_head_loss(network, h, items, targets, choices, config.label_smoothing)
+    return head, generator_loss(network, h, tree, choices, taught, config.distillation)
 
 
 def train(
@@ -245,8 +258,62 @@ def train(
             save(output / "last.ckpt", identity, run.state())
             plot_training(run.epochs, output / "curves.png")
             progress.console.print(describe(run.epochs[-1]))
-    finish(output, run, run.best(), refit=False)
-    return run.best()
+        lessons = take_lessons(run, output, identity, progress, task)
+    best = run.best() | {"taught": 0}
+    if lessons and lessons[-1]["served"] >= best["served"]:
+        best |= {name: value for name, value in lessons[-1].items() if name != "seconds"}
+        save(output / "best.ckpt", identity, run.state())
+    finish(output, run, lessons, best, refit=False)
+    return best
+
+
+def take_lessons(
+    run: TrainingRun, output: Path, identity: str, progress: Progress, task: HeldOut | None
+) -> list[dict[str, float]]:
+    """Teach the generator of `best.ckpt`, resuming what an earlier call left in `taught.ckpt`.
+
+    The network of `run` is the taught one afterwards. Without a `task` nothing is validated.
+
+    Returns:
+        One row per lesson.
+
+    Raises:
+        StageError: `taught.ckpt` belongs to another run.
+        TrainingError: the loss is no longer finite.
+    """
+    config = run.config
+    lessons = Lessons(config.teaching_epochs, config.learning_rate, config.batch_size, config.seed)
+    teaching = Teaching(run.fabric, run.network, run.data, lessons)
+    path = output / "taught.ckpt"
+    if path.is_file():
+        state = load_own(path, identity)
+        teaching.optimizer.load_state_dict(state["optimizer"])
+        teaching.epochs = list(state["epochs"])
+    else:
+        state = load_own(output / "best.ckpt", identity)
+    restore_parameters(run.network, run.data, state["network"])
+    while not teaching.is_over():
+        row = give_lesson(teaching, progress)
+        if task is not None:
+            row |= asdict(validate(run.network, task, config.beam_width))
+            progress.console.print(describe_lesson(row))
+        teaching.epochs.append(row)
+        save(path, identity, teaching.state())
+        plot_training([*run.epochs, *teaching.epochs], output / "curves.png")
+    return teaching.epochs
+
+
+def give_lesson(teaching: Teaching, progress: Progress) -> dict[str, float]:
+    """Give one lesson under the progress bar; returns its number, mean loss and seconds."""
+    number, began = len(teaching.epochs) + 1, time.perf_counter()
+    bar = progress.add_task(f"lesson {number}", total=1.0, note="")
+    seen: list[float] = []
+    for share, loss in teaching.steps(number):
+        seen.append(loss)
+        progress.update(bar, completed=share, note=f"loss {loss:.3f}")
+    progress.remove_task(bar)
+    seconds = time.perf_counter() - began
+    return {"taught": number, "teaching_loss": float(np.mean(seen)), "seconds": seconds}
 
 
 def validation_task(data: TrainingSet, most: int) -> HeldOut:
@@ -290,8 +357,12 @@ def refit(
             row = train_epoch(run, progress)
             run.epochs.append(row | {"fusion_weight": best["fusion_weight"]})
             save(output / "last.ckpt", identity, run.state())
-    save(output / "best.ckpt", identity, run.state())
-    finish(output, run, run.epochs[-1], refit=True)
+        save(output / "best.ckpt", identity, run.state())
+        lessons = []
+        if best["taught"]:
+            lessons = take_lessons(run, output, identity, progress, task=None)
+            save(output / "best.ckpt", identity, run.state())
+    finish(output, run, lessons, run.epochs[-1], refit=True)
     return run.epochs[-1]
 
 
@@ -323,6 +394,14 @@ def describe(row: dict[str, float]) -> str:
         f"loss {row['head_loss']:.3f} / {row['generator_loss']:.3f}  "
         f"validation NDCG@10: generator {row['generator']:.4f}, "
         f"item head {row['item_head']:.4f}, served {row['served']:.4f}"
+    )
+
+
+def describe_lesson(row: dict[str, float]) -> str:
+    """One lesson as a line for people."""
+    return (
+        f"lesson {row['taught']:2.0f}  {row['seconds']:6.1f} s  loss {row['teaching_loss']:.3f}  "
+        f"validation NDCG@10: generator {row['generator']:.4f}, served {row['served']:.4f}"
     )
 
 
@@ -367,6 +446,19 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def load_own(path: Path, identity: str) -> dict[str, Any]:
+    """Read a checkpoint of this very run.
+
+    Raises:
+        StageError: it is damaged, or belongs to another configuration or other data.
+    """
+    state = load(path)
+    if state["identity"] != identity:
+        message = f"{path} belongs to another configuration or other data: delete {path.parent}"
+        raise StageError(message)
+    return state
+
+
 def resume(run: TrainingRun, output: Path, identity: str) -> None:
     """Continue from `last.ckpt` if there is one.
 
@@ -374,23 +466,26 @@ def resume(run: TrainingRun, output: Path, identity: str) -> None:
         StageError: it belongs to another configuration or other data.
     """
     path = output / "last.ckpt"
-    if not path.is_file():
-        return
-    state = load(path)
-    if state["identity"] != identity:
-        message = f"{path} belongs to another configuration or other data: delete {output}"
-        raise StageError(message)
-    run.restore(state)
+    if path.is_file():
+        run.restore(load_own(path, identity))
 
 
-def finish(output: Path, run: TrainingRun, best: dict[str, float], *, refit: bool) -> None:
+def finish(
+    output: Path,
+    run: TrainingRun,
+    lessons: list[dict[str, float]],
+    best: dict[str, float],
+    *,
+    refit: bool,
+) -> None:
     """Write `training.json`, the sign that `output` is complete."""
     facts = {
         "config": run.config.model_dump(exclude={"device"}),
         "refit": refit,
         "best": best,
         "epochs": run.epochs,
-        "minutes": sum(row["seconds"] for row in run.epochs) / 60,
+        "lessons": lessons,
+        "minutes": sum(row["seconds"] for row in [*run.epochs, *lessons]) / 60,
     }
     save_json(output / "training.json", facts)
 

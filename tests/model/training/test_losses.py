@@ -44,11 +44,13 @@ def same_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_item_head_is_a_softmax_over_all_items() -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_the_item_head_is_a_softmax_over_all_items(smoothing: float) -> None:
     network, trie = small_network()
     h, items, targets = task(network, trie.item_count)
-    loss, _ = item_head_loss(network, h, items, targets, [])
-    same_gradients(loss, functional.cross_entropy(h @ items.T, targets), [h, items])
+    loss, _ = item_head_loss(network, h, items, targets, [], smoothing)
+    plain = functional.cross_entropy(h @ items.T, targets, label_smoothing=smoothing)
+    same_gradients(loss, plain, [h, items])
 
 
 @FEW

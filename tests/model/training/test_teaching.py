@@ -1,0 +1,133 @@
+"""The generator's last lessons: what they change, what they leave, and when they are kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from model.errors import StageError
+from model.training.losses import generator_loss, item_head_loss, path_choices
+from model.training.network import Network
+from model.training.teaching import Lessons, Teaching
+from model.training.train import build_network, load, read_training, refit, train
+from model.training.training_set import TrainingSet, padded
+from tests.model.training.small_run import SMALL, Folders
+
+TAUGHT = SMALL.model_copy(update={"teaching_epochs": 3})
+
+
+class Interruption(BaseException):
+    """Stands for Ctrl-C and the like."""
+
+
+@pytest.fixture(scope="module")
+def whole(small_run: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training with lessons that nothing interrupted."""
+    output = tmp_path_factory.mktemp("taught") / "trained"
+    train(TAUGHT, *small_run.all(), output)
+    return output
+
+
+def restored(checkpoint: Path, data: TrainingSet) -> Network:
+    network = build_network(TAUGHT, data)
+    network.load_state_dict(load(checkpoint)["network"])
+    return network.eval()
+
+
+def distance_to_the_head(network: Network, data: TrainingSet) -> float:
+    """Cross-entropy of the generator to the item head over the training histories."""
+    leaves, real = padded(data.windows)
+    with torch.no_grad():
+        items = network.item_vectors()
+        h = network.history_encoder(items[leaves[:, :-1]])[real[:, 1:]]
+        targets, tree = leaves[:, 1:][real[:, 1:]], network.tree(items)
+        choices = path_choices(network, targets, tree)
+        _, taught = item_head_loss(network, h, items, targets, choices)
+        return generator_loss(network, h, tree, choices, taught, share=1.0).item()
+
+
+def vectors(network: Network, data: TrainingSet) -> tuple[Tensor, Tensor]:
+    """Item vectors, and a few histories encoded."""
+    leaves, _ = padded([window[:-1] for window in data.windows[:10]])
+    with torch.no_grad():
+        items = network.item_vectors()
+        return items, network.history_encoder(items[leaves])
+
+
+def test_the_generator_comes_closer_to_the_head_which_stays(
+    small_run: Folders, tmp_path: Path
+) -> None:
+    data = small_run.data()
+    untaught = tmp_path / "untaught"
+    train(SMALL.model_copy(update={"teaching_epochs": 0}), *small_run.all(), untaught)
+    before = restored(untaught / "best.ckpt", data)
+    after = restored(untaught / "best.ckpt", data)
+    teach(after, data, lessons=3)
+    assert distance_to_the_head(after, data) < distance_to_the_head(before, data) - 0.005
+    for one, other in zip(vectors(before, data), vectors(after, data), strict=True):
+        assert torch.equal(one, other)
+
+
+def teach(network: Network, data: TrainingSet, lessons: int) -> None:
+    teaching = Teaching(Fabric(accelerator="cpu"), network, data, Lessons(lessons, 0.01, 32, 0))
+    for number in range(1, lessons + 1):
+        assert all(np.isfinite(loss) for _, loss in teaching.steps(number))
+    network.eval()
+
+
+def test_they_are_kept_when_the_served_ranking_is_no_worse(whole: Path) -> None:
+    facts = read_training(whole)
+    assert [row["taught"] for row in facts["lessons"]] == [1, 2, 3]
+    untaught = max(row["served"] for row in facts["epochs"])
+    last = facts["lessons"][-1]["served"]
+    assert facts["best"]["taught"] == (3 if last >= untaught else 0)
+    assert facts["best"]["served"] == max(last, untaught)
+    kept, taught = (load(whole / name)["network"] for name in ("best.ckpt", "taught.ckpt"))
+    same = all(torch.equal(kept[name], taught[name]) for name in kept)
+    assert same == (facts["best"]["taught"] == 3)
+
+
+@pytest.mark.parametrize("lesson", [1, 2])
+def test_interrupted_lessons_end_as_if_they_had_not_been(
+    lesson: int, whole: Path, small_run: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Teaching.steps
+
+    def interrupted(teaching: Teaching, number: int) -> Iterator[tuple[float, float]]:
+        for count, step in enumerate(steps(teaching, number)):
+            if number == lesson and count == 1:
+                raise Interruption
+            yield step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Teaching, "steps", interrupted)
+        with pytest.raises(Interruption):
+            train(TAUGHT, *small_run.all(), tmp_path)
+    train(TAUGHT, *small_run.all(), tmp_path)
+    for name in ("best.ckpt", "taught.ckpt"):
+        one, other = load(whole / name)["network"], load(tmp_path / name)["network"]
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert read_training(tmp_path)["best"] == pytest.approx(read_training(whole)["best"], rel=1)
+
+
+def test_lessons_of_another_run_are_refused(
+    whole: Path, small_run: Folders, tmp_path: Path
+) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes())
+    other = load(whole / "taught.ckpt") | {"identity": "another"}
+    torch.save(other, tmp_path / "taught.ckpt")
+    with pytest.raises(StageError, match=r"taught\.ckpt belongs to another configuration"):
+        train(TAUGHT, *small_run.all(), tmp_path)
+
+
+def test_a_refit_repeats_what_was_chosen(whole: Path, small_run: Folders, tmp_path: Path) -> None:
+    refit(TAUGHT, small_run.all(), whole, tmp_path)
+    facts = read_training(tmp_path)
+    chosen = read_training(whole)["best"]
+    assert len(facts["epochs"]) == chosen["epoch"]
+    assert len(facts["lessons"]) == chosen["taught"]
