@@ -51,7 +51,7 @@ class Teaching:
         network.requires_grad_(requires_grad=False)
         taught = [*network.generator.parameters(), network.offsets, network.biases]
         for parameter in taught:
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad = True
         optimizer = torch.optim.AdamW(taught, lr=lessons.learning_rate, weight_decay=0.0)
         self.optimizer: Any = fabric.setup_optimizers(optimizer)
         self.epochs: list[dict[str, float]] = []
