@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from service import problems
+from service.admission import Admission
 from service.engine import ServedRecommender
 from service.errors import ServiceError
 from service.metrics import Metrics
@@ -98,6 +99,12 @@ def create_app(
     )
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
     app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
+    app.add_middleware(
+        Admission,
+        metrics=measured,
+        route=recommend.PATH,
+        deadline_seconds=chosen.deadline_ms / 1_000,
+    )
     measured.expect_routes(
         (route.path_format, method, route.status_code or 200)
         for route in _api_routes()

@@ -7,6 +7,7 @@ its result is thrown away. The engine knows nothing of HTTP or Redis.
 """
 
 import asyncio
+import enum
 import threading
 import time
 from collections import deque
@@ -20,6 +21,9 @@ from service.metrics import Metrics
 from service.tracing import record_stage
 
 STOP_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 1
+NEW_SHARE = 0.1
+"""Of one more computation in the average time of one."""
 
 
 class ServedRecommender(Protocol):
@@ -30,9 +34,17 @@ class ServedRecommender(Protocol):
         ...
 
 
+class Refusal(enum.StrEnum):
+    """Why a request may not wait."""
+
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+
+
 @dataclass(eq=False)
 class _Job:
     query: Query
+    deadline: float
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[Recommendation]"
     queued_at: float = field(default_factory=time.perf_counter)
@@ -79,6 +91,8 @@ class Engine:
         self._changed = threading.Condition()
         self._queue: deque[_Job] = deque()
         self._idle = 0
+        self._workers = workers
+        self._compute_seconds = 0.0
         self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"recommender-{number}", daemon=True)
@@ -113,17 +127,42 @@ class Engine:
         for thread in self._threads:
             await asyncio.to_thread(thread.join, max(0.0, give_up_at - time.monotonic()))
 
+    def refusal(self, ahead: int, budget_seconds: float) -> Refusal | None:
+        """Return why a request that finds `ahead` others may not wait, None when it may.
+
+        It would begin to be computed when all but one of the workers are left with one of those
+        before it; whoever finds a worker free is never refused, or a slow moment would last.
+        """
+        waiting = ahead - self._workers
+        if waiting < 0:
+            return None
+        if waiting >= self._queue_max_requests:
+            return Refusal.QUEUE_FULL
+        wait_seconds = (waiting + 1) * self._compute_seconds / self._workers
+        return Refusal.DEADLINE if wait_seconds > budget_seconds else None
+
+    def refused(self, refusal: Refusal) -> QueueFullError:
+        """Return the error that a refused request is answered with."""
+        details = {
+            Refusal.QUEUE_FULL: f"{self._queue_max_requests} requests are waiting already",
+            Refusal.DEADLINE: "the requests that wait already would take longer than this one may",
+        }
+        return QueueFullError(
+            f"{details[refusal]}; try again later", retry_after_seconds=RETRY_AFTER_SECONDS
+        )
+
     async def recommend(self, query: Query, *, deadline_seconds: float) -> Recommendation:
         """Return the best items for the query.
 
         Raises:
-            QueueFullError: too many requests wait already.
+            QueueFullError: too many requests wait already, or for too long.
             DeadlineExceededError: not done within `deadline_seconds`.
             NotReadyError: the engine is stopping.
             ModelError: what the recommender refuses.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(query, loop, loop.create_future())
+        deadline = time.perf_counter() + deadline_seconds
+        job = _Job(query, deadline, loop, loop.create_future())
         self._admit(job)
         result = None
         try:
@@ -147,12 +186,11 @@ class Engine:
             if self._is_stopping:
                 raise NotReadyError("the service is stopping", retry_after_seconds=1)
             # Idle workers will take the first ones of the queue, so those do not wait.
-            if len(self._queue) - self._idle >= self._queue_max_requests:
-                self._metrics.admission_rejected["queue_full"].inc()
-                raise QueueFullError(
-                    f"{self._queue_max_requests} requests are waiting already; try again later",
-                    retry_after_seconds=1,
-                )
+            ahead = len(self._queue) + self._workers - self._idle
+            refusal = self.refusal(ahead, job.deadline - time.perf_counter())
+            if refusal is not None:
+                self._metrics.admission_rejected[refusal].inc()
+                raise self.refused(refusal)
             self._queue.append(job)
             self._changed.notify()
 
@@ -168,23 +206,37 @@ class Engine:
             recommender = self._recommenders.pop()
         while (job := self._next_job()) is not None:
             result, error = _compute(recommender, job.query)
+            if job.computed_at is not None:
+                self._average(time.perf_counter() - job.computed_at)
             # The loop outlives the workers: `stop` joins them on it.
             job.loop.call_soon_threadsafe(job.finish, result, error)
+
+    def _average(self, seconds: float) -> None:
+        """Let one more computation count; workers may overwrite one another, which is no loss."""
+        before = self._compute_seconds or seconds
+        self._compute_seconds = before + NEW_SHARE * (seconds - before)
 
     def _next_job(self) -> _Job | None:
         """Wait for a job; None when the engine stops."""
         with self._changed:
             self._idle += 1
-            while not self._queue and not self._is_stopping:
+            while (job := self._first_in_time()) is None and not self._is_stopping:
                 self._changed.wait()
             self._idle -= 1
-            if not self._queue:
+            if job is None:
                 return None
-            job = self._queue.popleft()
             job.stage = "compute"
             job.computed_at = time.perf_counter()
         self._metrics.queue_wait.observe(job.computed_at - job.queued_at)
         return job
+
+    def _first_in_time(self) -> _Job | None:
+        """Take the first job whose time is not up; the others' requests will notice themselves."""
+        while self._queue:
+            job = self._queue.popleft()
+            if time.perf_counter() < job.deadline:
+                return job
+        return None
 
 
 def _compute(

@@ -29,6 +29,7 @@ LOGGED_FACTS = (
     "items",
     "workers",
     "state",
+    "refused",
 )
 _LINES_WAITING_MAX = 10_000
 

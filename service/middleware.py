@@ -50,7 +50,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope))
+        request_id = request_id_of(Headers(scope=scope))
         token = request_id_in_context.set(request_id)
         try:
             with self._metrics.http_requests_in_flight.track_inprogress():
@@ -172,7 +172,7 @@ async def _refuse(kind: Kind, detail: str, scope: Scope, receive: Receive, send:
     await refusal(scope, receive, send)
 
 
-def _request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
     """Return the client's id when it is harmless, else a new one."""
     given = headers.get(REQUEST_ID_HEADER, "")
     return given if _GOOD_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -106,6 +106,19 @@ def problem(
 ) -> Response:
     """Return the error answer of `kind`; `extensions` are further members."""
     request_id = request_id_in_context.get()
+    body = problem_body(kind, detail, request_id=request_id, errors=errors, extensions=extensions)
+    return Response(body, kind.status, dict(headers or {}), MEDIA_TYPE)
+
+
+def problem_body(
+    kind: Kind,
+    detail: str,
+    *,
+    request_id: str | None,
+    errors: Sequence[Mapping[str, str]] = (),
+    extensions: Mapping[str, object] | None = None,
+) -> str:
+    """Return the document of an error answer, as JSON."""
     body: dict[str, object] = {
         "type": f"urn:cofine:problem:{kind.code}",
         "title": kind.title,
@@ -119,7 +132,7 @@ def problem(
         **(extensions or {}),
     }
     # ASCII, because a field's name can hold what UTF-8 cannot.
-    return Response(json.dumps(body), kind.status, dict(headers or {}), MEDIA_TYPE)
+    return json.dumps(body)
 
 
 async def on_service_error(_: Request, error: Exception) -> Response:

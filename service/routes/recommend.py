@@ -18,11 +18,12 @@ from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
 
+PATH = "/v1/recommend"
 router = APIRouter(tags=["recommend"])
 
 
 @router.post(
-    "/v1/recommend",
+    PATH,
     response_model=RecommendAnswer,
     responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
 )

@@ -20,8 +20,8 @@ OVERLOAD_SECONDS = 6.0
 QUEUE = 16
 CALIBRATION = 4
 """Clients that keep one worker busy without a pause."""
-KEPT_SHARE = 0.5
-"""Of the answers per second at capacity; the load generator takes its part of the same cores."""
+KEPT_SHARE = 0.8
+"""Of the answers per second at capacity."""
 LATE_SECONDS = 1.0
 BAD_CLIENTS = 50
 BODY_DEADLINE_MS = 1_000
@@ -85,7 +85,7 @@ def test_five_times_too_much_is_refused_and_the_rest_is_answered(
 
     assert late < LATE_SECONDS, "the generator did not keep its rate: too little CPU to judge by"
     assert light.calls.statuses.keys() == {200}
-    assert heavy.calls.statuses.keys() <= {200, 429, 504}
+    assert heavy.calls.statuses.keys() <= {200, 429}
     assert heavy.calls.statuses.get(429, 0) > 0, "that was no overload"
     assert kept > KEPT_SHARE * able
     # Of its own time only: what waits in the sockets of a machine without a free core is not read.
