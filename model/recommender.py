@@ -5,31 +5,43 @@ The one path from history to answer, used by the service and by `evaluate` alike
 The served score of an item is `log p(item | history) + w * (h . v - u)`: the generator's
 log-probability plus the item head's opinion of it, where u = |h| * max |v| bounds every h . v, so
 that the second term is never positive. An item under a pruned prefix therefore scores at most the
-log-probability of that prefix: when the last item served is above all pruned prefixes, the list is
-exactly the best of the whole catalogue (`certified`). Items that the user has seen, where they are
+log-probability of that prefix plus the best second term of all items that the search did not reach:
+when the last item served is above that, the list is exactly the best of the whole catalogue
+(`certified`). Items that the user has seen, where they are
 not left out, get the bundle's repeat bonus on top: far below zero where nobody comes back.
 
 Shapes: N items, D width, L levels, R results, T history length.
 """
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from model.availability import Availability
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
+from model.certificate import Headroom, is_certified
 from model.decoder import GraphStepDecoder
 from model.errors import BundleError, ConfigError
 from model.history import known_leaves, truncate
-from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
+from model.timed_search import TimedSearch
+from model.types import AnyArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
 FILTERS_KEPT = 32
 """Category filters whose counts a worker keeps; each costs four bytes per trie node."""
+
+WIDEST_AUTO = 1_000
+"""Where widening ends: the search needs memory in proportion to its width."""
+
+PROVEN_ITEMS_MAX = 20_000
+"""Larger catalogues are certified for `auto` only: it reads all their item vectors, about half a
+millisecond for so many of width 128."""
 
 SCORE_TOLERANCE = 2e-2
 """How far a score may lie from the same score computed on another machine.
@@ -54,10 +66,18 @@ class Query:
     """Drop the items of `history` and `seen`."""
     categories: Sequence[Sequence[str]] = ()
     """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
+    beam: int | Literal["auto"] | None = None
+    """Beams kept after each level, but never fewer than k; None for the bundle's width; `auto` to
+    double it until the answer is certified, there is no time left or `WIDEST_AUTO` is reached."""
+    deadline: float = field(default=math.inf, compare=False)
+    """When the answer has to be there, a reading of `time.perf_counter`."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
             message = f"k is {self.k}: ask for 0 or more items"
+            raise ConfigError(message)
+        if isinstance(self.beam, int) and self.beam < 1:
+            message = f"beam is {self.beam}: keep 1 or more beams"
             raise ConfigError(message)
 
 
@@ -70,12 +90,13 @@ class RecommendedItem:
     """1 is the best."""
     score: float
     source: str
-    """`generated` or `popular`."""
+    """`generated`; `partial`, of a path that is generated as far as there was time for and popular
+    below; or `popular`."""
     title: str
     path: CategoryPath
     semantic_id: SemanticId
     level_log_probs: tuple[float, ...] | None
-    """Of each choice from coarse to fine, [L + 1]; None for popular items."""
+    """Of each generated choice from coarse to fine, [L + 1]; None for popular items."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +106,35 @@ class Recommendation:
     items: tuple[RecommendedItem, ...]
     unknown_history_items: int
     certified: bool | None
-    """Whether the generated list is proven to be the exact one; None where nothing was searched."""
+    """Whether the generated list is proven to be the exact one; None where nothing was searched
+    and where there was no time for all levels."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in `encode`, `decode` and `resolve`."""
+    levels: int | None = None
+    """Choices from coarse to fine that there was time for; None for all of them."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a search brought for one query."""
+
+    beams: BeamResult
+    fused: FloatArray
+    """Served score of each item [R]."""
+    certified: bool | None
+    levels: int | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What every search for one query needs."""
+
+    query: Query
+    h: FloatArray
+    seen: IntArray
+    counts: AnyArray
+    """[M]"""
+    headroom: Headroom
 
 
 class Recommender:
@@ -101,9 +148,12 @@ class Recommender:
         self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
         smoothed = bundle.popularity + 1.0
         self._log_popularity = np.log(smoothed / smoothed.sum())
+        self._timed = TimedSearch(bundle.graphs, bundle.tree, bundle.popularity)
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; popular ones when the history says nothing.
+
+        With too little time until the query's deadline, the fine levels are left to popularity.
 
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
@@ -111,20 +161,19 @@ class Recommender:
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         unknown = len(query.history) - len(leaves)
-        found, fused, certified = None, np.empty(0, dtype=np.float32), None
+        found = None
         with self._legal(query, leaves) as availability:
             if len(leaves):
                 h = self.encode(leaves)
                 clock.lap("encode")
-                width = max(self.bundle.manifest.beam_width, query.k)
-                found = self._search(h, width, availability)
                 seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
-                fused = self.fuse(h, found, seen)
+                found = self._find(query, h, seen, availability)
                 clock.lap("decode")
-                certified = is_certified(found, fused, query.k, bonus=self._bonus(query, seen))
-            items = self._resolve(query.k, found, fused, availability)
+            items = self._resolve(query.k, found, availability)
         clock.lap("resolve")
-        return Recommendation(items, unknown, certified, clock.seconds)
+        certified = None if found is None else found.certified
+        levels = None if found is None else found.levels
+        return Recommendation(items, unknown, certified, clock.seconds, levels)
 
     def popular(self, query: Query) -> Recommendation:
         """The most popular legal items, whatever the history says.
@@ -135,7 +184,7 @@ class Recommender:
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         with self._legal(query, leaves) as availability:
-            items = self._resolve(query.k, None, np.empty(0, dtype=np.float32), availability)
+            items = self._resolve(query.k, None, availability)
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
 
@@ -170,10 +219,43 @@ class Recommender:
         fused[np.isin(found.leaves, seen)] += np.float32(score.repeat_bonus())
         return fused
 
-    def _bonus(self, query: Query, seen: IntArray) -> float:
-        """The most that an item beyond those found can gain from having been seen."""
-        may_repeat = not query.exclude_seen and len(seen) > 0
-        return max(0.0, self.bundle.manifest.score.repeat_bonus()) if may_repeat else 0.0
+    def _find(
+        self, query: Query, h: FloatArray, seen: IntArray, availability: Availability
+    ) -> _Found:
+        """Search as wide as the query wants, and as deep as it has time for."""
+        asked = _Asked(query, h, seen, availability.counts, self._headroom(query, h, availability))
+        given = query.beam if isinstance(query.beam, int) else self.bundle.manifest.beam_width
+        width = max(given, query.k)
+        widest = min(WIDEST_AUTO, self._trie.item_count) if query.beam == "auto" else width
+        found = self._found(asked, width)
+        while found.certified is False and width < widest:
+            width = min(2 * width, widest)
+            if not self._timed.has_time(width, query.deadline):
+                break
+            wider = self._found(asked, width)
+            found = wider if wider.levels is None else found
+        return found
+
+    def _found(self, asked: _Asked, width: int) -> _Found:
+        """Search once."""
+        timed = self._timed.search(asked.h, asked.counts, width, asked.query.deadline)
+        fused = self.fuse(asked.h, timed.beams, asked.seen)
+        if timed.levels is not None:
+            return _Found(timed.beams, fused, None, timed.levels)
+        headroom = asked.headroom.beyond(timed.beams.leaves)
+        certified = is_certified(timed.beams, fused, asked.query.k, headroom=headroom)
+        return _Found(timed.beams, fused, certified, None)
+
+    def _headroom(self, query: Query, h: FloatArray, availability: Availability) -> Headroom:
+        """What items that a search does not reach can score besides their log-probability."""
+        score = self.bundle.manifest.score
+        # Whoever may come back may do so with any item.
+        bonus = 0.0 if query.exclude_seen else max(0.0, score.repeat_bonus())
+        terms = None
+        if query.beam == "auto" or self._trie.item_count <= PROVEN_ITEMS_MAX:
+            bound = np.float32(np.linalg.norm(h) * score.largest_item_norm)
+            terms = np.float32(score.fusion_weight) * (self.item_scores(h) - bound)
+        return Headroom(terms, availability.counts[self._trie.item_start :], bonus)
 
     def _search(self, h: FloatArray, width: int, availability: Availability) -> BeamResult:
         return self.bundle.graphs.search(h, self.bundle.tree, availability.counts, width)
@@ -205,19 +287,20 @@ class Recommender:
         return self._filtered[key]
 
     def _resolve(
-        self, k: int, found: BeamResult | None, fused: FloatArray, availability: Availability
+        self, k: int, found: _Found | None, availability: Availability
     ) -> tuple[RecommendedItem, ...]:
         """Generated items by served score, then popular ones below them on the same scale."""
         items: list[RecommendedItem] = []
         taken: IntArray = np.empty(0, dtype=np.int64)
         if found is not None:
             # Equal scores are put in leaf order, so that the answer never depends on chance.
-            best = np.lexsort((found.leaves, -fused))[:k]
-            taken = found.leaves[best]
+            beams, source = found.beams, "generated" if found.levels is None else "partial"
+            best = np.lexsort((beams.leaves, -found.fused))[:k]
+            taken = beams.leaves[best]
             for place in best:
-                probs = tuple(float(p) for p in found.log_probs[place])
-                leaf, score = int(found.leaves[place]), float(fused[place])
-                items.append(self._item(leaf, len(items) + 1, score, "generated", probs))
+                probs = tuple(float(p) for p in beams.log_probs[place][: found.levels])
+                leaf, score = int(beams.leaves[place]), float(found.fused[place])
+                items.append(self._item(leaf, len(items) + 1, score, source, probs))
         popular = self._popular_leaves(k - len(items), availability, taken)
         if len(popular):
             own = self._log_popularity[popular]
@@ -267,19 +350,6 @@ class StageClock:
         now = time.perf_counter()
         self.seconds[stage] = now - self._last
         self._last = now
-
-
-def is_certified(found: BeamResult, fused: FloatArray, k: int, *, bonus: float) -> bool:
-    """Whether no item beyond `found` can belong to the best `k`.
-
-    Items under a pruned prefix score at most its log-probability (the fused term is never
-    positive) and `bonus`; the float32 sums on both sides are trusted to 1e-4.
-    """
-    if found.pruned == -np.inf:
-        return True
-    if len(fused) < k:
-        return False
-    return bool(np.sort(fused)[-k] >= found.pruned + bonus + 1e-4)
 
 
 def verify_golden(recommender: Recommender) -> None:

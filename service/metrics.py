@@ -29,8 +29,8 @@ REDIS_BUCKETS_SECONDS = (
 )
 
 STAGES = ("state", "encode", "decode", "resolve")
-SOURCES = ("generated", "popular", "empty")
-DEGRADED_REASONS = ("state_unavailable",)
+SOURCES = ("generated", "partial", "popular", "empty")
+DEGRADED_REASONS = ("state_unavailable", "levels")
 REJECTION_REASONS = ("queue_full", "deadline")
 DEADLINE_STAGES = ("queue", "compute")
 ABANDONED_STAGES = ("queue", "compute")

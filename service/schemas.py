@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 K_MAX = 100
+BEAM_MAX = 1_000
 HISTORY_MAX = 1_000
 EXCLUDE_MAX = 1_000
 CATEGORIES_MAX = 50
@@ -27,6 +28,7 @@ EVENTS_MAX = 100
 ID_MAX = 256
 FIELDS_MAX = 32
 """More than any object has; beyond it unknown fields are not told one by one."""
+DEADLINE_MAX_MS = 600_000
 TIMESTAMP_MAX_SECONDS = 4_102_444_800
 """The year 2100: a larger number is milliseconds by mistake."""
 
@@ -45,6 +47,22 @@ EventType = Annotated[
 def _whole(number: Any) -> Any:
     """Return 12.0 as 12, which JSON Schema does not tell apart; anything else unchanged."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Milliseconds = Annotated[int, Field(ge=1, le=DEADLINE_MAX_MS, strict=True), BeforeValidator(_whole)]
+
+
+def _beam_variant(beam: Any) -> str:
+    """Return the tag of the variant; the parentheses keep it out of error pointers."""
+    return "(word)" if isinstance(beam, str) else "(number)"
+
+
+_BeamNumber = Annotated[
+    int, Field(ge=1, le=BEAM_MAX, strict=True), BeforeValidator(_whole), Tag("(number)")
+]
+Beam = Annotated[
+    _BeamNumber | Annotated[Literal["auto"], Tag("(word)")], Discriminator(_beam_variant)
+]
 
 
 class RequestBody(BaseModel):
@@ -81,6 +99,7 @@ class RecommendRequest(RequestBody):
                     "categories": [["Makeup", "Nails"]],
                     "explain": True,
                 },
+                {"user_id": "u-17", "beam": "auto", "deadline_ms": 40},
             ]
         }
     )
@@ -109,6 +128,16 @@ class RecommendRequest(RequestBody):
     explain: bool = Field(
         default=False, strict=True, description="Add the log-probability of every level."
     )
+    beam: Beam | None = Field(
+        default=None,
+        description="How many prefixes the search keeps per level, at least `k`; the bundle's "
+        "number by default. `auto` doubles it until the answer is certified or time is up.",
+    )
+    deadline_ms: Milliseconds | None = Field(
+        default=None,
+        description="Time for this answer in milliseconds, at most the service's own. When it is "
+        "short, the fine levels are popular instead of searched: see `degraded.levels`.",
+    )
 
 
 class RecommendedItemBody(BaseModel):
@@ -117,12 +146,15 @@ class RecommendedItemBody(BaseModel):
     item_id: str
     rank: int = Field(description="1 is best.")
     score: float = Field(description="The bundle's ranking score; falls with the rank.")
-    source: str = Field(description="`generated` from the history, or `popular`.")
+    source: str = Field(
+        description="`generated` from the history; `partial`, generated in the coarse levels and "
+        "popular below; or `popular`."
+    )
     title: str
     path: tuple[str, ...] = Field(description="Category names, coarse to fine.")
     semantic_id: tuple[int, ...] = Field(description="One code per level, coarse to fine.")
     level_log_probs: tuple[float, ...] | None = Field(
-        default=None, description="Per level, with `explain`; null for popular items."
+        default=None, description="Per generated level, with `explain`; null for popular items."
     )
 
 
@@ -130,6 +162,10 @@ class Degraded(BaseModel):
     """What the answer had to do without."""
 
     state_unavailable: bool = Field(description="The user's stored state could not be read.")
+    levels: int | None = Field(
+        description="How many levels there was time to search, from coarse on; below them the "
+        "most popular items were taken. null for all."
+    )
 
 
 class RecommendAnswer(BaseModel):
@@ -140,6 +176,10 @@ class RecommendAnswer(BaseModel):
     catalogue_version: int
     items: list[RecommendedItemBody]
     degraded: Degraded | None = Field(description="null for a full answer.")
+    certified: bool | None = Field(
+        description="Whether the items are proven to be the best of the whole catalogue by the "
+        "served score; null where nothing was searched or there was no time for all levels."
+    )
     took_ms: float
     unknown_history_items: int = Field(
         description="Items of the history that the catalogue does not hold."

@@ -39,6 +39,7 @@ async def info(serving: InServing) -> Response:
 def _limits(settings: Settings) -> dict[str, int]:
     return {
         "k_max_items": schemas.K_MAX,
+        "beam_max": schemas.BEAM_MAX,
         "history_max_items": schemas.HISTORY_MAX,
         "exclude_max_items": schemas.EXCLUDE_MAX,
         "categories_max_paths": schemas.CATEGORIES_MAX,

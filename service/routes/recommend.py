@@ -19,6 +19,10 @@ from service.tracing import record_stage
 from service.user_state import UserState
 
 PATH = "/v1/recommend"
+ANSWER_SECONDS = 0.002
+"""Of a request's time: for building and sending the answer once the items are there."""
+LATE_SECONDS = 0.003
+"""How late an answer that is nearly there may be, instead of none."""
 router = APIRouter(tags=["recommend"])
 
 
@@ -33,7 +37,8 @@ async def recommend(body: RecommendRequest, request: Request, serving: InServing
     `user_id` uses the stored history; `history` (oldest first) is used instead when given, and the
     user's stored items then still count as seen. An unknown user or an empty history gets popular
     items. When the stored state cannot be read in time the answer is made without it and says
-    `degraded.state_unavailable`; stored seen items may then appear.
+    `degraded.state_unavailable`; stored seen items may then appear. With a short `deadline_ms` only
+    the coarse levels may be searched, and the answer says `degraded.levels`.
     """
     answer = await while_connected(request, answer_recommend(serving, body))
     return json_answer(answer)
@@ -48,9 +53,11 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         DeadlineExceededError: the answer was not ready in time.
     """
     started = time.perf_counter()
-    state, is_degraded = await _read_state(serving, body.user_id)
-    query = _query(body, state)
-    left_seconds = serving.settings.deadline_ms / 1_000 - (time.perf_counter() - started)
+    deadline_seconds = _deadline_seconds(serving, body)
+    deadline = started + deadline_seconds
+    state, is_degraded = await _read_state(serving, body.user_id, deadline_seconds)
+    query = _query(body, state, deadline - ANSWER_SECONDS)
+    left_seconds = deadline + LATE_SECONDS - time.perf_counter()
     try:
         found = await serving.engine.recommend(query, deadline_seconds=left_seconds)
     except UnknownCategoryError as error:
@@ -61,21 +68,39 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         bundle=serving.bundle.bundle_id,
         catalogue_version=serving.bundle.catalogue_version,
         items=[_item_body(item, explain=body.explain) for item in found.items],
-        degraded=Degraded(state_unavailable=True) if is_degraded else None,
+        degraded=_degraded(found, is_degraded=is_degraded),
+        certified=found.certified,
         took_ms=round((time.perf_counter() - started) * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
 
 
-async def _read_state(serving: Serving, user_id: str | None) -> tuple[UserState, bool]:
-    """Return the user's state, and whether it is missing because the store is not available."""
+def _deadline_seconds(serving: Serving, body: RecommendRequest) -> float:
+    most_ms = serving.settings.deadline_ms
+    return (most_ms if body.deadline_ms is None else min(body.deadline_ms, most_ms)) / 1_000
+
+
+def _degraded(found: Recommendation, *, is_degraded: bool) -> Degraded | None:
+    if not is_degraded and found.levels is None:
+        return None
+    return Degraded(state_unavailable=is_degraded, levels=found.levels)
+
+
+async def _read_state(
+    serving: Serving, user_id: str | None, deadline_seconds: float
+) -> tuple[UserState, bool]:
+    """Return the user's state, and whether it is missing because the store is not available.
+
+    At most half of the request's time is spent on it: the other half is for an answer without it.
+    """
     if user_id is None:
         return UserState(), False
-    settings = serving.settings
-    deadline_ms = min(settings.state_read_deadline_ms, settings.deadline_ms)
+    most_seconds = serving.settings.state_read_deadline_ms / 1_000
     started = time.perf_counter()
     try:
-        state = await serving.store.read(user_id, deadline_seconds=deadline_ms / 1_000)
+        state = await serving.store.read(
+            user_id, deadline_seconds=min(most_seconds, deadline_seconds / 2)
+        )
     except StateUnavailableError:
         return UserState(), True
     finally:
@@ -85,7 +110,7 @@ async def _read_state(serving: Serving, user_id: str | None) -> tuple[UserState,
     return state, False
 
 
-def _query(body: RecommendRequest, state: UserState) -> Query:
+def _query(body: RecommendRequest, state: UserState, deadline: float) -> Query:
     stored = [entry.item_id for entry in state.history]
     is_inline = body.history is not None
     return Query(
@@ -95,6 +120,8 @@ def _query(body: RecommendRequest, state: UserState) -> Query:
         seen=[*state.seen, *stored] if is_inline else state.seen,
         exclude_seen=body.exclude_seen,
         categories=body.categories,
+        beam=body.beam,
+        deadline=deadline,
     )
 
 
@@ -120,6 +147,8 @@ def _count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool
         metrics.certified.inc()
     if is_degraded:
         metrics.degraded["state_unavailable"].inc()
+    if found.levels is not None:
+        metrics.degraded["levels"].inc()
 
 
 def _item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:

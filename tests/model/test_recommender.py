@@ -79,6 +79,7 @@ def queries(draw: st.DrawFn, bundle: Bundle) -> Query:
         seen=draw(with_strangers | crowd),
         exclude_seen=draw(st.booleans()),
         categories=draw(st.lists(st.sampled_from(prefixes(bundle)), max_size=3)),
+        beam=draw(st.sampled_from([None, 1, 7, 200, "auto"])),
     )
 
 
@@ -175,6 +176,56 @@ def test_a_certified_answer_is_the_best_of_the_whole_catalogue(
     if answer.certified:
         exact = sorted((score[i] for i in legal_ids(bundle, query)), reverse=True)[: query.k]
         assert [item.score for item in answer.items] == pytest.approx(exact, abs=1e-3)
+
+
+@MANY
+@given(data=st.data())
+def test_widening_ends_certified_or_as_wide_as_it_may(bundle: Bundle, data: st.DataObject) -> None:
+    narrow = replace(bundle, manifest=bundle.manifest.model_copy(update={"beam_width": 2}))
+    query = replace(data.draw(queries(bundle)), k=data.draw(st.integers(1, 12)))
+    recommender = Recommender(narrow)
+
+    fixed = recommender.recommend(replace(query, beam=None))
+    auto = recommender.recommend(replace(query, beam="auto"))
+    widest = recommender.recommend(replace(query, beam=len(bundle.catalog)))
+
+    # The shop has fewer items than the widest beam.
+    assert auto.certified is (None if fixed.certified is None else True)
+    if fixed.certified in {True, None}:
+        assert auto == replace(fixed, stage_seconds=auto.stage_seconds)
+    assert [item.score for item in auto.items] == pytest.approx(
+        [item.score for item in widest.items], abs=1e-3
+    )
+
+
+@MANY
+@given(data=st.data())
+def test_an_answer_in_a_hurry_keeps_the_other_promises(
+    bundle: Bundle, recommender: Recommender, data: st.DataObject
+) -> None:
+    query = data.draw(queries(bundle))
+    whole = recommender.recommend(query)
+
+    hurried = recommender.recommend(replace(query, deadline=0.0))
+
+    assert_well_formed(bundle, query, hurried)
+    assert hurried.certified is None
+    assert hurried.unknown_history_items == whole.unknown_history_items
+    if whole.certified is None:
+        assert hurried.items == whole.items
+        return
+    assert hurried.levels is not None
+    assert hurried.levels < len(bundle.manifest.levels) + 1
+    assert {item.source for item in hurried.items} <= {"partial", "popular"}
+    for item in hurried.items:
+        if item.level_log_probs is not None:
+            assert len(item.level_log_probs) == hurried.levels
+
+
+@pytest.mark.parametrize("beam", [0, -1])
+def test_no_beams_are_refused(beam: int) -> None:
+    with pytest.raises(ConfigError, match=f"beam is {beam}"):
+        Query(beam=beam)
 
 
 def test_wide_searches_are_certified(bundle: Bundle, recommender: Recommender) -> None:

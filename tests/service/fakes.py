@@ -94,7 +94,8 @@ class TableRecommender:
             for rank, item in enumerate(legal[: query.k], start=1)
         )
         seconds = {"encode": 0.001, "decode": 0.002, "resolve": 0.001}
-        return Recommendation(items, len(query.history) - len(known), bool(known), seconds)
+        certified = True if known else None
+        return Recommendation(items, len(query.history) - len(known), certified, seconds)
 
     def _passes(self, item: TableItem, query: Query) -> bool:
         return not query.categories or any(

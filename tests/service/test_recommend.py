@@ -40,6 +40,7 @@ async def test_a_history_is_answered_with_items(client: Client) -> None:
     assert answer["bundle"] == "table"
     assert answer["catalogue_version"] == 3
     assert answer["degraded"] is None
+    assert answer["certified"] is True
     assert answer["took_ms"] > 0
     assert answer["unknown_history_items"] == 0
 
@@ -60,6 +61,7 @@ async def test_nothing_known_is_a_cold_start(client: Client, body: dict[str, Any
     assert ids(answer) == ["polish", "file", "lipstick", "soap", "a/b é"]
     assert {item["source"] for item in answer["items"]} == {"popular"}
     assert answer["degraded"] is None
+    assert answer["certified"] is None
 
 
 async def test_unknown_items_are_skipped_and_counted(client: Client) -> None:
@@ -132,6 +134,15 @@ INVALID = [
     ({"categories": [["Makeup"], [""]]}, "#/categories/1/0"),
     ({"categories": [["x"] * 17]}, "#/categories/0"),
     ({"categories": [["x"]] * 51}, "#/categories"),
+    ({"beam": 0}, "#/beam"),
+    ({"beam": 1001}, "#/beam"),
+    ({"beam": 1.5}, "#/beam"),
+    ({"beam": "wide"}, "#/beam"),
+    ({"beam": True}, "#/beam"),
+    ({"beam": [5]}, "#/beam"),
+    ({"deadline_ms": 0}, "#/deadline_ms"),
+    ({"deadline_ms": "5"}, "#/deadline_ms"),
+    ({"deadline_ms": 600_001}, "#/deadline_ms"),
 ]
 
 
@@ -294,11 +305,11 @@ async def test_without_redis_the_given_history_answers(
         assert "polish" not in ids(await recommend(client, user_id="u"))
         own_redis_server.pause()
         answer = await recommend(client, user_id="u", history=["soap"])
-        assert answer["degraded"] == {"state_unavailable": True}
+        assert answer["degraded"] == {"state_unavailable": True, "levels": None}
         assert answer["items"][0]["item_id"] == "a/b é"
         for _ in range(10):
             answer = await recommend(client, user_id="u")
-            assert answer["degraded"] == {"state_unavailable": True}
+            assert answer["degraded"] == {"state_unavailable": True, "levels": None}
             assert ids(answer)[0] == "polish"
         assert answer["took_ms"] < 30
         assert (await recommend(client, history=["soap"]))["degraded"] is None
