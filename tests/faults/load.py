@@ -64,6 +64,7 @@ class Call:
         seconds: from `due` to the end of the answer.
         took_ms: what a recommendation says it took, from being read to being computed.
         status: HTTP's, or NO_ANSWER.
+        is_partial: there was no time for all levels.
     """
 
     request: Request
@@ -73,6 +74,7 @@ class Call:
     status: int
     is_degraded: bool
     took_ms: float
+    is_partial: bool
 
     @property
     def suffers(self) -> bool:
@@ -288,8 +290,11 @@ class OpenLoop:
         is_degraded = b'"state_unavailable":true' in content
         took = re.search(rb'"took_ms":([0-9.]+)', content)
         took_ms = float(took[1]) if took else 0.0
+        is_partial = b'"source":"partial"' in content
         seconds = time.monotonic() - due
-        self._calls.append(Call(request, due, late, seconds, status, is_degraded, took_ms))
+        self._calls.append(
+            Call(request, due, late, seconds, status, is_degraded, took_ms, is_partial)
+        )
 
 
 @contextmanager

@@ -1,0 +1,162 @@
+"""What a request costs the service beside the search: processor time of each part.
+
+    python -m tests.benchmarks.serving BUNDLE [--redis URL]
+
+Times are of processor per call (median of rounds), so that other work on the machine hardly moves
+them. With --redis also what keeping the encoded history there would cost.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis.asyncio
+import uvloop
+
+from model.bundle import Bundle
+from model.recommender import Query, Recommender
+from service.app import create_app
+from service.routes.answers import json_answer
+from service.routes.recommend import PATH, _item_body
+from service.schemas import RecommendAnswer, RecommendRequest
+from service.serving import recommender_factory
+from service.settings import load_settings
+from tests.service.fakes import GatedRecommender, always
+
+ROUNDS = 15
+CALLS = 40
+HISTORY = 10
+
+Work = Callable[[], Awaitable[object] | object]
+
+
+async def microseconds(work: Work) -> float:
+    """Processor time of one call."""
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        for _ in range(CALLS):
+            result = work()
+            if isinstance(result, Awaitable):
+                await result
+        rounds.append((time.process_time() - started) / CALLS * 1e6)
+    return float(np.median(rounds))
+
+
+def asgi_request(app: Any, body: bytes) -> Work:
+    """A POST of `body` to the application, with no server around it."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: object) -> None:
+        return
+
+    scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode()}
+
+    def call() -> Awaitable[object]:
+        # A request of its own each time: the framework writes into the scope.
+        waiting = {**scope, "query_string": b"", "root_path": "", "headers": headers}
+        once = iter([receive])
+
+        async def receive_once() -> dict[str, object]:
+            for each in once:
+                return await each()
+            await asyncio.Event().wait()  # the client stays
+            raise AssertionError
+
+        answered: Awaitable[object] = app(waiting, receive_once, send)
+        return answered
+
+    return call
+
+
+async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
+    bundle = Bundle.open(path, threads=1)
+    ids = [bundle.catalog.item_id(leaf * 7 % len(bundle.catalog)) for leaf in range(HISTORY)]
+    recommender = Recommender(bundle)
+    leaves = np.array([*bundle.catalog.leaves(ids)])
+    h = recommender.encode(leaves)
+    found = recommender.recommend(Query(ids))
+    items = [_item_body(item, explain=False) for item in found.items]
+    body = json.dumps({"history": ids, "k": 10}).encode()
+    answer = RecommendAnswer(
+        recommendation_id="0" * 32,
+        bundle=bundle.bundle_id,
+        catalogue_version=0,
+        items=items,
+        degraded=None,
+        certified=True,
+        took_ms=1.0,
+        unknown_history_items=0,
+    )
+    taken: dict[str, Work] = {
+        "whole recommendation in the model": lambda: recommender.recommend(Query(ids)),
+        "of it, encoding the history": lambda: recommender.encode(leaves),
+        "of it, certifying": lambda: recommender.item_scores(h),
+        "validating the request": lambda: RecommendRequest.model_validate_json(body),
+        "item bodies": lambda: [_item_body(item, explain=False) for item in found.items],
+        "the answer as JSON": lambda: json_answer(answer),
+        "the answer as JSON by the standard library": lambda: json.dumps(answer.model_dump()),
+    }
+    costs = {name: await microseconds(work) for name, work in taken.items()}
+    settings = load_settings(workers=1, queue_max_requests=1)
+    app = create_app(settings, bundle, recommender_factory(bundle))
+    async with app.router.lifespan_context(app):
+        request = asgi_request(app, body)
+        costs["a whole request, without the server"] = await microseconds(request)
+    costs["a refused request, without the server"] = await measure_refusal(bundle, body)
+    if redis_url is not None:
+        costs |= await measure_redis(redis_url, h.astype(np.float16).tobytes())
+    return costs
+
+
+async def measure_refusal(bundle: Bundle, body: bytes) -> float:
+    """One request is computed and does not end, one waits, and all others are too many."""
+    busy = GatedRecommender()
+    settings = load_settings(workers=1, queue_max_requests=1, deadline_ms=600_000)
+    app = create_app(settings, bundle, always(busy))
+    async with app.router.lifespan_context(app):
+        inside = [asyncio.ensure_future(answered(asgi_request(app, body))) for _ in range(2)]
+        await asyncio.to_thread(busy.entered.acquire)
+        cost = await microseconds(asgi_request(app, body))
+        busy.gate.set()
+        await asyncio.gather(*inside)
+    return cost
+
+
+async def answered(work: Work) -> None:
+    result = work()
+    if isinstance(result, Awaitable):
+        await result
+
+
+async def measure_redis(url: str, stored: bytes) -> dict[str, float]:
+    async with redis.asyncio.from_url(url) as client:
+        await client.set("cofine-benchmark", stored)
+        read = await microseconds(lambda: client.get("cofine-benchmark"))
+        write = await microseconds(lambda: client.set("cofine-benchmark", stored, ex=60))
+        await client.delete("cofine-benchmark")
+    return {"reading an encoded history from Redis": read, "writing it": write}
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--redis")
+    given = parser.parse_args(arguments)
+    costs = uvloop.run(measure(given.bundle, given.redis))
+    lines = ["| part | processor time |", "|---|---|"]
+    lines += [f"| {name} | {cost:.0f} us |" for name, cost in costs.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
