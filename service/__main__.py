@@ -25,7 +25,7 @@ from service.settings import Settings, load_settings
 
 EXIT_UNUSABLE = 3
 _CLOSE = (b"connection", b"close")
-_SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another one waits for it.
 
 Python's own 5 ms are longer than a recommendation takes: while requests keep the event loop busy, a
@@ -112,7 +112,7 @@ def main() -> None:
         reason = _printable(" ".join(str(error).split()))  # one line, whatever it is from
         sys.stderr.write(f"cofine-service: {type(error).__name__}: {reason}\n")
         sys.exit(EXIT_UNUSABLE)
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     listener = start_logging(settings.log_level)
     try:
         DrainingServer(create_app(settings, bundle, recommender_factory(bundle)), settings).run()

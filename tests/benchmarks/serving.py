@@ -3,13 +3,15 @@
     python -m tests.benchmarks.serving BUNDLE [--redis URL]
 
 Times are of processor per call (median of rounds), so that other work on the machine hardly moves
-them. With --redis also what keeping the encoded history there would cost.
+them; only those beside a busy thread are of the clock. With --redis also what keeping the encoded
+history there would cost.
 """
 
 import argparse
 import asyncio
 import json
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ import uvloop
 
 from model.bundle import Bundle
 from model.recommender import Query, Recommender
+from service.__main__ import SWITCH_SECONDS
 from service.app import create_app
 from service.routes.answers import json_answer
 from service.routes.recommend import PATH, _item_body
@@ -107,6 +110,9 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
         "the answer as JSON by the standard library": lambda: json.dumps(answer.model_dump()),
     }
     costs = {name: await microseconds(work) for name, work in taken.items()}
+    for switch_seconds in (0.005, SWITCH_SECONDS):
+        name = f"a recommendation beside a busy thread, switching after {switch_seconds * 1e3:g} ms"
+        costs[name] = beside_a_busy_thread(recommender, Query(ids), switch_seconds)
     settings = load_settings(workers=1, queue_max_requests=1)
     app = create_app(settings, bundle, recommender_factory(bundle))
     async with app.router.lifespan_context(app):
@@ -138,6 +144,29 @@ async def answered(work: Work) -> None:
         await result
 
 
+def beside_a_busy_thread(recommender: Recommender, query: Query, switch_seconds: float) -> float:
+    """Time of one recommendation, in us, while another thread never rests; not of processor."""
+    stopped = threading.Event()
+
+    def keep_busy() -> None:
+        while not stopped.is_set():
+            sum(range(100))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(switch_seconds)
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    taken = []
+    for _ in range(CALLS):
+        started = time.perf_counter()
+        recommender.recommend(query)
+        taken.append(time.perf_counter() - started)
+    stopped.set()
+    busy.join()
+    sys.setswitchinterval(before)
+    return float(np.median(taken)) * 1e6
+
+
 async def measure_redis(url: str, stored: bytes) -> dict[str, float]:
     async with redis.asyncio.from_url(url) as client:
         await client.set("cofine-benchmark", stored)
@@ -153,7 +182,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--redis")
     given = parser.parse_args(arguments)
     costs = uvloop.run(measure(given.bundle, given.redis))
-    lines = ["| part | processor time |", "|---|---|"]
+    lines = ["| part | time |", "|---|---|"]
     lines += [f"| {name} | {cost:.0f} us |" for name, cost in costs.items()]
     sys.stdout.write("\n".join(lines) + "\n")
 
