@@ -7,6 +7,9 @@ import numpy as np
 from model.catalog import Catalog
 from model.types import IntArray
 
+DISLIKE = "dislike"
+"""The one type of event with a meaning of its own: it excludes the item and is no history."""
+
 
 def known_leaves(item_ids: Sequence[str], catalog: Catalog) -> IntArray:
     """Leaves of those `item_ids` that the catalogue holds, order kept; int64 [<= len(item_ids)]."""

@@ -6,6 +6,7 @@ base64url, so that no user can break the tag:
     cofine:{u:<id>}:history:1    sorted set, score = event time in ms, member =
                                  16 digits of the version, type, `|`, item id
     cofine:{u:<id>}:seen:1       sorted set, item id by newest event time
+    cofine:{u:<id>}:disliked:1   sorted set, item id by newest event time
     cofine:{u:<id>}:event_ids:1  sorted set, event id by arrival in ms
     cofine:{u:<id>}:meta:1       hash: version, events
 
@@ -33,7 +34,7 @@ from service.user_state import (
 )
 
 _LOGGER = logging.getLogger(__name__)
-_KEYS = ("history", "seen", "event_ids", "meta")
+_KEYS = ("history", "seen", "event_ids", "meta", "disliked")
 _SCHEMA = 1
 _VERSION_DIGITS = 16
 
@@ -41,11 +42,12 @@ _READ = Script("""
 local meta = redis.call('HMGET', KEYS[4], 'version', 'events')
 return {meta[1], meta[2],
         redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
-        redis.call('ZRANGE', KEYS[2], 0, -1)}
+        redis.call('ZRANGE', KEYS[2], 0, -1),
+        redis.call('ZRANGE', KEYS[5], 0, -1)}
 """)
 
 _APPEND = Script("""
-local history, seen, event_ids, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local history, seen, event_ids, meta, disliked = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local now, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local version = tonumber(redis.call('HGET', meta, 'version') or now)
 local outcomes, accepted = {}, 0
@@ -57,8 +59,12 @@ for i = 7, #ARGV, 4 do
   else
     version, accepted = version + 1, accepted + 1
     redis.call('ZADD', event_ids, ARGV[1], event_id)
-    redis.call('ZADD', history, at, string.format('%016.0f', version) .. kind .. '|' .. item)
-    redis.call('ZADD', seen, 'GT', at, item)
+    if kind == 'dislike' then  -- model.history.DISLIKE
+      redis.call('ZADD', disliked, 'GT', at, item)
+    else
+      redis.call('ZADD', history, at, string.format('%016.0f', version) .. kind .. '|' .. item)
+      redis.call('ZADD', seen, 'GT', at, item)
+    end
     outcomes[#outcomes + 1] = 1
   end
 end
@@ -67,11 +73,13 @@ if accepted > 0 then
   redis.call('HINCRBY', meta, 'events', accepted)
   redis.call('ZREMRANGEBYRANK', history, 0, -tonumber(ARGV[4]) - 1)
   redis.call('ZREMRANGEBYRANK', seen, 0, -tonumber(ARGV[5]) - 1)
+  redis.call('ZREMRANGEBYRANK', disliked, 0, -tonumber(ARGV[5]) - 1)
   redis.call('ZREMRANGEBYSCORE', event_ids, '-inf', string.format('%.0f', now - window))
   redis.call('ZREMRANGEBYRANK', event_ids, 0, -tonumber(ARGV[6]) - 1)
   redis.call('PEXPIRE', history, ARGV[3])
   redis.call('PEXPIRE', seen, ARGV[3])
   redis.call('PEXPIRE', meta, ARGV[3])
+  redis.call('PEXPIRE', disliked, ARGV[3])
   redis.call('PEXPIRE', event_ids, ARGV[2])
 end
 return outcomes
@@ -195,7 +203,7 @@ def user_keys(user_id: str) -> list[str]:
 
 def _state(reply: Any) -> UserState:
     """Return the state that the read script's reply describes."""
-    version, events, history, seen = reply
+    version, events, history, seen, disliked = reply
     entries = tuple(
         _entry(member, score) for member, score in zip(history[::2], history[1::2], strict=True)
     )
@@ -204,6 +212,7 @@ def _state(reply: Any) -> UserState:
         seen=tuple(item.decode() for item in seen),
         version=int(version or 0),
         events=int(events or 0),
+        disliked=tuple(item.decode() for item in disliked),
     )
 
 

@@ -215,7 +215,11 @@ class EventBody(RequestBody):
         description="When it happened, in seconds of Unix time; kept to the millisecond. "
         "Default: now.",
     )
-    type: EventType = Field(default="view", description="Your word for what happened.")
+    type: EventType = Field(
+        default="view",
+        description="`view`, `cart`, `purchase`, `dislike`, or a word of your own. A dislike keeps "
+        "the item out of the history and out of every answer to the user.",
+    )
 
 
 class EventBatch(RequestBody):
@@ -268,6 +272,7 @@ class UserAnswer(BaseModel):
     history: list[HistoryEntryBody] = Field(description="Oldest first.")
     history_items: int
     seen_items: int
+    disliked: list[str] = Field(description="Item ids, in no order; never recommended to the user.")
     events: int = Field(description="Events accepted since the user became known.")
     history_version: int
 

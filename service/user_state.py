@@ -7,6 +7,9 @@ them to it:
   its place. Only the newest `history_max_items` are kept.
 - The seen items are a longer memory without order for the caller: every item of an accepted event,
   the `seen_max_items` with the newest event time (at equal times the greater id in UTF-8).
+- A dislike (`DISLIKE`) stays out of the history and the seen items: its item is among the user's
+  disliked items, of which as many are kept as of seen ones, chosen in the same way. It takes no
+  earlier event back, and no later event takes it back.
 - An event is a duplicate when its id is among the user's last `event_ids_max` ids of the last
   `event_id_window_ms`, counted from arrival. Event ids of different users are unrelated.
 - The history version grows with every accepted event and never repeats for a user, not even after
@@ -25,6 +28,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from model.history import DISLIKE
+
 _LOGGER = logging.getLogger(__name__)
 
 Outcome = Literal["accepted", "duplicate"]
@@ -38,7 +43,7 @@ class Event:
         event_id: the client's name of the event, unique per user.
         item_id: any string; need not be in a catalogue.
         timestamp_ms: when it happened, in milliseconds of Unix time.
-        type: the client's word for it; no `|`.
+        type: `DISLIKE`, or the client's word for it; no `|`.
     """
 
     event_id: str
@@ -65,12 +70,14 @@ class UserState:
         seen: item ids, more than the history holds.
         version: the history version, 0 for an unknown user.
         events: how many events were accepted since the user became known.
+        disliked: item ids, in no order.
     """
 
     history: tuple[HistoryEntry, ...] = ()
     seen: tuple[str, ...] = ()
     version: int = 0
     events: int = 0
+    disliked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +150,20 @@ class _User:
     order: list[tuple[int, int]] = field(default_factory=list)  # (event time, version)
     history: list[HistoryEntry] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)  # item id -> newest event time
+    disliked: dict[str, int] = field(default_factory=dict)  # the same
     event_ids: dict[str, int] = field(default_factory=dict)  # event id -> arrival
 
     @property
     def entries(self) -> int:
-        return len(self.history) + len(self.seen) + len(self.event_ids)
+        return len(self.history) + len(self.seen) + len(self.disliked) + len(self.event_ids)
 
 
 class MemoryUserState:
     """Keeps user state in this process, for one replica and for tests; lost at its end.
 
-    Memory is bounded: beyond `max_entries` history entries, seen items and event ids in all, the
-    users longest unused are forgotten. Not safe for threads: one event loop uses it, and no
-    operation waits inside, which makes each atomic.
+    Memory is bounded: beyond `max_entries` history entries, seen and disliked items and event ids
+    in all, the users longest unused are forgotten. Not safe for threads: one event loop uses it,
+    and no operation waits inside, which makes each atomic.
     """
 
     kind = "memory"
@@ -177,7 +185,7 @@ class MemoryUserState:
 
     @property
     def entries(self) -> int:
-        """History entries, seen items and event ids kept, of all users."""
+        """History entries, seen and disliked items and event ids kept, of all users."""
         return self._entries
 
     async def start(self) -> None:
@@ -191,7 +199,13 @@ class MemoryUserState:
         user = self._find(user_id)
         if user is None:
             return UserState()
-        return UserState(tuple(user.history), tuple(user.seen), user.version, user.events)
+        return UserState(
+            history=tuple(user.history),
+            seen=tuple(user.seen),
+            version=user.version,
+            events=user.events,
+            disliked=tuple(user.disliked),
+        )
 
     async def append(
         self,
@@ -240,12 +254,14 @@ class MemoryUserState:
         user.event_ids[event.event_id] = now_ms
         user.version += 1
         user.events += 1
+        if event.type == DISLIKE:
+            _keep_newest_time(user.disliked, event)
+            return "accepted"
         key = (event.timestamp_ms, user.version)
         place = bisect_right(user.order, key)
         user.order.insert(place, key)
         user.history.insert(place, HistoryEntry(event.item_id, event.timestamp_ms, event.type))
-        seen_ms = user.seen.get(event.item_id, event.timestamp_ms)
-        user.seen[event.item_id] = max(seen_ms, event.timestamp_ms)
+        _keep_newest_time(user.seen, event)
         return "accepted"
 
     def _trim(self, user: _User) -> None:
@@ -256,6 +272,7 @@ class MemoryUserState:
         recent = {name: at for name, at in user.event_ids.items() if at > oldest_ms}
         user.event_ids = _newest(recent, limits.event_ids_max)
         user.seen = _newest(user.seen, limits.seen_max_items)
+        user.disliked = _newest(user.disliked, limits.seen_max_items)
 
     def _forget_longest_unused(self) -> None:
         while self._entries > self._max_entries and len(self._users) > 1:
@@ -263,6 +280,10 @@ class MemoryUserState:
             if not self._has_forgotten:  # once: from here on it is the rule
                 _LOGGER.warning("users_forgotten", extra={"reason": "memory_max_entries"})
                 self._has_forgotten = True
+
+
+def _keep_newest_time(times: dict[str, int], event: Event) -> None:
+    times[event.item_id] = max(times.get(event.item_id, 0), event.timestamp_ms)
 
 
 def _newest(times: dict[str, int], count: int) -> dict[str, int]:

@@ -116,7 +116,7 @@ def _query(body: RecommendRequest, state: UserState, deadline: float) -> Query:
     return Query(
         history=body.history if body.history is not None else stored,
         k=body.k,
-        exclude=body.exclude,
+        exclude=[*body.exclude, *state.disliked],
         seen=[*state.seen, *stored] if is_inline else state.seen,
         exclude_seen=body.exclude_seen,
         categories=body.categories,

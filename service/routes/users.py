@@ -28,6 +28,7 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
             history=history,
             history_items=len(history),
             seen_items=len(state.seen),
+            disliked=list(state.disliked),
             events=state.events,
             history_version=state.version,
         )

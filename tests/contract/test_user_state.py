@@ -191,6 +191,29 @@ async def test_a_late_event_does_not_age_a_seen_item(suite: Suite) -> None:
     assert "shoe" in (await suite.read("u")).seen
 
 
+async def test_a_dislike_is_kept_apart_from_history_and_seen_items(suite: Suite) -> None:
+    await suite.append("u", event("1", "shoe", 1_000), event("2", "hat", 2_000, "dislike"))
+    state = await suite.read("u")
+    assert [entry.item_id for entry in state.history] == ["shoe"]
+    assert state.seen == ("shoe",)
+    assert state.disliked == ("hat",)
+    assert state.events == 2
+    assert await suite.append("u", event("2", "hat", 2_000, "dislike")) == ("duplicate",)
+
+
+async def test_a_dislike_takes_nothing_back_and_is_not_taken_back(suite: Suite) -> None:
+    await suite.append("u", event("1", "hat"), event("2", "hat", 2_000, "dislike"))
+    await suite.append("u", event("3", "hat", 3_000))
+    state = await suite.read("u")
+    assert [entry.timestamp_ms for entry in state.history] == [1_000, 3_000]
+    assert (state.seen, state.disliked) == (("hat",), ("hat",))
+
+
+async def test_the_most_recently_disliked_items_are_remembered(suite: Suite) -> None:
+    await suite.append("u", *(event(str(n), f"i{n}", n, "dislike") for n in range(8)))
+    assert set((await suite.read("u")).disliked) == {f"i{n}" for n in range(2, 8)}
+
+
 async def test_the_version_grows_with_accepted_events_only(suite: Suite) -> None:
     await suite.append("u", event("1", "shoe"))
     first = (await suite.read("u")).version
@@ -210,7 +233,7 @@ async def test_the_version_does_not_repeat_after_an_erasure(suite: Suite) -> Non
 
 
 async def test_erasure_is_total(suite: Suite) -> None:
-    await suite.append("u", event("1", "shoe"))
+    await suite.append("u", event("1", "shoe"), event("2", "coat", 1, "dislike"))
     await suite.append("v", event("1", "hat"))
     await suite.erase("u")
     await suite.erase("nobody")
@@ -224,7 +247,7 @@ async def test_erasure_is_total(suite: Suite) -> None:
 
 
 async def test_a_user_without_events_is_forgotten(suite: Suite) -> None:
-    await suite.append("u", event("1", "shoe"))
+    await suite.append("u", event("1", "shoe"), event("2", "coat", 1, "dislike"))
     ttl_ms = LIMITS.ttl_ms
     if suite.server is None:
         suite.clock.now_ms += round(0.89 * ttl_ms)
@@ -234,9 +257,9 @@ async def test_a_user_without_events_is_forgotten(suite: Suite) -> None:
         return
     with suite.server.client() as client:
         left = {key.split(b":")[-2]: client.pttl(key) for key in suite.server.all_keys()}
-    assert set(left) == {b"history", b"seen", b"event_ids", b"meta"}
+    assert set(left) == {b"history", b"seen", b"disliked", b"event_ids", b"meta"}
     assert left[b"event_ids"] <= LIMITS.event_id_window_ms
-    for what in (b"history", b"seen", b"meta"):
+    for what in (b"history", b"seen", b"disliked", b"meta"):
         assert 0.89 * ttl_ms < left[what] <= 1.1 * ttl_ms
 
 
@@ -270,9 +293,9 @@ async def test_odd_item_ids_come_back(suite: Suite, item_id: str) -> None:
 async def test_all_keys_of_a_user_share_one_hash_tag(suite: Suite) -> None:
     if suite.server is None:
         return
-    await suite.append("a{b}c", event("1", "shoe"))
+    await suite.append("a{b}c", event("1", "shoe"), event("2", "coat", 1, "dislike"))
     keys = suite.server.all_keys()
-    assert len(keys) == 4
+    assert len(keys) == 5
     with suite.server.client() as client:
         slots = {key.split(b"{")[1].split(b"}")[0] for key in keys}
         assert {client.type(key) for key in keys} == {b"zset", b"hash"}
@@ -324,12 +347,15 @@ class SimpleModel:
         return tuple(outcomes)
 
     def history(self) -> list[str]:
-        ordered = sorted(self.accepted, key=lambda each: each.timestamp_ms)  # stable
+        kept = [each for each in self.accepted if each.type != "dislike"]
+        ordered = sorted(kept, key=lambda each: each.timestamp_ms)  # stable
         return [each.item_id for each in ordered][-LIMITS.history_max_items :]
 
-    def seen(self) -> set[str]:
+    def items(self, *, disliked: bool) -> set[str]:
         newest: dict[str, int] = {}
         for each in self.accepted:
+            if (each.type == "dislike") != disliked:
+                continue
             newest[each.item_id] = max(newest.get(each.item_id, 0), each.timestamp_ms)
         ranked = sorted(newest, key=lambda item: (newest[item], item.encode()))
         return set(ranked[-LIMITS.seen_max_items :])
@@ -340,6 +366,7 @@ EVENTS = st.builds(
     event_id=st.integers(0, 15).map(str),
     item_id=st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "é", "🧣", "a|b"]),
     timestamp_ms=st.integers(0, 6),
+    type=st.sampled_from(["view", "purchase", "dislike"]),
 )
 STEPS = st.lists(st.one_of(st.just("erase"), st.lists(EVENTS, max_size=5)), max_size=8)
 USER_NUMBERS = itertools.count()
@@ -362,8 +389,8 @@ async def test_any_sequence_means_what_the_simple_model_means(
             assert await suite.append(user_id, *step) == model.append(step)
         state = await suite.read(user_id)
         assert [entry.item_id for entry in state.history] == model.history()
-        assert set(state.seen) == model.seen()
-        assert len(state.seen) == len(model.seen())
+        assert sorted(state.seen) == sorted(model.items(disliked=False))
+        assert sorted(state.disliked) == sorted(model.items(disliked=True))
         assert state.events == len(model.accepted)
 
 

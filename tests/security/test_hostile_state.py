@@ -57,6 +57,9 @@ def test_no_id_is_a_command_or_another_users_key(
 ) -> None:
     assert post_event(client, text, text, text).status_code == 200
     assert post_event(client, "1", "u", "soap").status_code == 200
+    for user in (text, "u"):
+        dislike = {"event_id": "2", "user_id": user, "item_id": text, "type": "dislike"}
+        assert client.post("/v1/events", json=dislike).status_code == 200
 
     assert stored(client, quote(text, safe="")) == [text]
     assert stored(client, "u") == ["soap"]
@@ -75,6 +78,7 @@ POISON: dict[str, tuple[int, str, tuple[str | bytes | float, ...]]] = {
     "an endless time": (0, "ZADD", ("inf", f"{VERSION}view|soap")),
     "a version that is no number": (3, "HSET", ("version", b"\x80cos\nsystem\n")),
     "a key of another type": (0, "SET", ("x",)),
+    "a disliked item that is no text": (4, "ZADD", (1, b"\xff\xfe")),
 }
 
 

@@ -58,6 +58,20 @@ async def test_an_event_without_a_time_happened_now(client: Client) -> None:
     assert entry["type"] == "view"
 
 
+async def test_a_disliked_item_is_in_no_answer_to_the_user(client: Client) -> None:
+    await client.post("/v1/events", json=event("1", "u", "polish"))
+    await client.post("/v1/events", json={**event("2", "u", "file"), "type": "dislike"})
+    assert [entry["item_id"] for entry in await history(client)] == ["polish"]
+    assert (await client.get("/v1/users/u")).json()["disliked"] == ["file"]
+    for body in ({}, {"exclude_seen": False}, {"history": ["file"], "exclude_seen": False}):
+        answer = await client.post("/v1/recommend", json={"user_id": "u", **body})
+        items = [item["item_id"] for item in answer.json()["items"]]
+        assert items
+        assert "file" not in items
+    others = await client.post("/v1/recommend", json={"user_id": "v"})
+    assert "file" in [item["item_id"] for item in others.json()["items"]]
+
+
 INVALID = [
     ({}, "#/event_id"),
     ({**event(), "event_id": ""}, "#/event_id"),
