@@ -30,6 +30,13 @@ REDIS_BUCKETS_SECONDS = (
 
 STAGES = ("state", "encode", "decode", "resolve")
 SOURCES = ("generated", "partial", "popular", "empty")
+OTHER = "other"
+ITEM_SOURCES = ("generated", "partial", "popular", OTHER)
+"""Where a recommended item comes from; the order is part of recommendation ids: only append."""
+EVENT_TYPES = ("view", "cart", "purchase", "dislike", OTHER)
+RANKS = {1: "1", 3: "2-3", 10: "4-10", 30: "11-30"}
+RANK_BUCKETS = (*RANKS.values(), "31+")
+UNATTRIBUTED_REASONS = ("none", "invalid", "expired", "not_served")
 DEGRADED_REASONS = ("state_unavailable", "levels")
 REJECTION_REASONS = ("queue_full", "deadline")
 DEADLINE_STAGES = ("queue", "compute")
@@ -56,6 +63,7 @@ class Metrics:
         self._build_http(registry)
         self._build_recommend(registry)
         self._build_state(registry)
+        self._build_attribution(registry)
         self._build_bundle(registry)
 
     def _build_http(self, registry: CollectorRegistry) -> None:
@@ -164,6 +172,46 @@ class Metrics:
             registry,
         )
 
+    def _build_attribution(self, registry: CollectorRegistry) -> None:
+        impressions = Counter(
+            "cofine_impressions_total",
+            "Items recommended, by rank and by where they come from.",
+            ("source", "rank"),
+            registry=registry,
+        )
+        self._impressions = {
+            (source, rank): impressions.labels(source, rank)
+            for source in ITEM_SOURCES
+            for rank in RANK_BUCKETS
+        }
+        attributed = Counter(
+            "cofine_attributed_events_total",
+            "Accepted events that follow a recommendation, by the item's rank and source there.",
+            ("type", "source", "rank"),
+            registry=registry,
+        )
+        self._attributed_events = {
+            (kind, *place): attributed.labels(kind, *place)
+            for kind in EVENT_TYPES
+            for place in self._impressions
+        }
+        self.unattributed_events = _counters(
+            "cofine_unattributed_events_total",
+            "Accepted events without a recommendation; reason none: they name none.",
+            ("reason", UNATTRIBUTED_REASONS),
+            registry,
+        )
+
+    def count_impression(self, source: str, rank: int) -> None:
+        """Count an item in an answer."""
+        known = source if source in ITEM_SOURCES else OTHER
+        self._impressions[known, _rank_bucket(rank)].inc()
+
+    def count_attributed(self, event_type: str, source: str, rank: int) -> None:
+        """Count an accepted event on an item that was recommended."""
+        kind = event_type if event_type in EVENT_TYPES else OTHER
+        self._attributed_events[kind, source, _rank_bucket(rank)].inc()
+
     def _build_bundle(self, registry: CollectorRegistry) -> None:
         self._build = Info("cofine_build", "The release that serves.", registry=registry)
         self._bundle = Info("cofine_bundle", "The bundle in service.", registry=registry)
@@ -196,6 +244,10 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in the text format of `CONTENT_TYPE`."""
         return generate_latest(self.registry)
+
+
+def _rank_bucket(rank: int) -> str:
+    return next((name for last, name in RANKS.items() if rank <= last), RANK_BUCKETS[-1])
 
 
 def _counters(

@@ -26,6 +26,7 @@ CATEGORIES_MAX = 50
 CATEGORY_DEPTH_MAX = 16
 EVENTS_MAX = 100
 ID_MAX = 256
+RECOMMENDATION_ID_MAX = 1_024
 FIELDS_MAX = 32
 """More than any object has; beyond it unknown fields are not told one by one."""
 DEADLINE_MAX_MS = 600_000
@@ -41,6 +42,11 @@ CategoryName = Annotated[str, StringConstraints(strict=True, min_length=1, max_l
 CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
 EventType = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
+]
+
+
+RecommendationId = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=RECOMMENDATION_ID_MAX)
 ]
 
 
@@ -171,7 +177,9 @@ class Degraded(BaseModel):
 class RecommendAnswer(BaseModel):
     """Recommended items, best first."""
 
-    recommendation_id: str
+    recommendation_id: str = Field(
+        description="Send it with the events that follow, and they are attributed to this answer."
+    )
     bundle: str
     catalogue_version: int
     items: list[RecommendedItemBody]
@@ -198,7 +206,13 @@ class EventBody(RequestBody):
                     "item_id": "B000052YAN",
                     "timestamp": 1700000000.5,
                     "type": "purchase",
-                }
+                },
+                {
+                    "event_id": "6f1e",
+                    "user_id": "u-17",
+                    "item_id": "B000052YAN",
+                    "recommendation_id": "AQGa8mQ0uL5c2xhk1w",
+                },
             ]
         }
     )
@@ -219,6 +233,11 @@ class EventBody(RequestBody):
         default="view",
         description="`view`, `cart`, `purchase`, `dislike`, or a word of your own. A dislike keeps "
         "the item out of the history and out of every answer to the user.",
+    )
+    recommendation_id: RecommendationId | None = Field(
+        default=None,
+        description="Of the answer that showed the item, if one did. The event counts whatever "
+        "this is; the result's `attribution` says whether it was recognised.",
     )
 
 
@@ -246,6 +265,12 @@ class EventResult(BaseModel):
     event_id: str
     status: Literal["accepted", "duplicate", "unconfirmed"] = Field(
         description="`unconfirmed` only in a 503: send the event again."
+    )
+    attribution: Literal["attributed", "invalid", "expired", "not_served"] | None = Field(
+        default=None,
+        description="What `recommendation_id` was worth; null without one. `invalid`: not from "
+        "this service, or its secret is no longer in use. `expired`: older than a day. "
+        "`not_served`: the answer did not hold the item.",
     )
 
 

@@ -14,7 +14,9 @@ from starlette.requests import HTTPConnection
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
 from service.engine import Engine, ServedRecommender
+from service.impressions import Impressions
 from service.metrics import Metrics
+from service.recommendation_id import RecommendationIds
 from service.redis_connection import ConnectionLimits
 from service.redis_user_state import RedisUserState
 from service.settings import Settings
@@ -130,6 +132,8 @@ class Serving:
         self.metrics = metrics
         self.bundle = bundle
         self.store = make_store(settings, metrics)
+        self.recommendation_ids = RecommendationIds(settings.signing_secrets())
+        self.impressions = Impressions(self.recommendation_ids, metrics)
         self.engine = Engine(
             make_recommender,
             workers=settings.workers,

@@ -18,6 +18,7 @@ from service.errors import SettingsError
 PREFIX = "COFINE_"
 TEST_PREFIX = "COFINE_TEST_"
 _TEST_NAMES = frozenset({"COFINE_REQUIRE"})
+SECRET_MIN_CHARACTERS = 32
 _STATE_SCHEMES = ("memory://", "redis://", "rediss://", "unix://")
 
 
@@ -136,6 +137,12 @@ class Settings(BaseSettings):
         description="memory:// only: history entries, seen items and event ids kept in all "
         "(about 150 bytes each); the users longest unused are forgotten beyond it.",
     )
+    recommendation_secrets: SecretStr | None = Field(
+        default=None,
+        description="Secrets that sign recommendation ids, comma separated, at least 32 characters "
+        "each: the first signs, all are accepted. Without them, an event is attributed only by "
+        "the process that recommended.",
+    )
     otlp_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/]",
@@ -153,9 +160,19 @@ class Settings(BaseSettings):
         if self.state_ttl_seconds < 2 * self.event_id_window_seconds:
             # Event ids must be gone before the user's state can be, whatever the jitter.
             raise ValueError("state_ttl_seconds must be at least twice event_id_window_seconds")
+        if any(len(secret) < SECRET_MIN_CHARACTERS for secret in self.signing_secrets()):
+            raise ValueError(
+                "recommendation_secrets must have at least "
+                f"{SECRET_MIN_CHARACTERS} characters each, separated by commas"
+            )
         if self.otlp_url is not None and not _has_opentelemetry():
             raise ValueError("otlp_url needs OpenTelemetry: pip install 'cofine[tracing]'")
         return self
+
+    def signing_secrets(self) -> list[str]:
+        """Return the secrets of recommendation ids, the signing one first."""
+        given = self.recommendation_secrets
+        return [] if given is None else given.get_secret_value().split(",")
 
 
 def _has_good_port(url: str) -> bool:

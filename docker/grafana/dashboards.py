@@ -78,6 +78,7 @@ def _service() -> dashboard.Dashboard:
         ("Traffic and errors", _traffic()),
         ("Latency", _latency()),
         ("Quality", _quality()),
+        ("Click-through", _click_through()),
         ("State", _state()),
         ("Resources", _resources()),
     ):
@@ -253,6 +254,42 @@ def _quality() -> list[Panel]:
             ),
         ),
     ]
+
+
+def _click_through() -> list[Panel]:
+    return [
+        _lines(
+            "Click-through by rank",
+            "Views that follow a recommendation, per item recommended at that rank.",
+            "percentunit",
+            (_per_impression("rank"), "rank {{rank}}"),
+        ),
+        _lines(
+            "Click-through by source",
+            "Views that follow a recommendation, per item recommended from that source.",
+            "percentunit",
+            (_per_impression("source"), "{{source}}"),
+        ),
+        _lines(
+            "Events after a recommendation",
+            "Per second, by what the user did; a dislike counts against it.",
+            "cps",
+            _by("cofine_attributed_events_total", "type", "{{type}}"),
+        ),
+        _lines(
+            "Events without a recommendation",
+            "Per second; none: the event names no recommendation.",
+            "cps",
+            _by("cofine_unattributed_events_total", "reason", "{{reason}}"),
+        ),
+    ]
+
+
+def _per_impression(label: str) -> str:
+    """Views of the items per recommendation of one, over an hour: a click comes later."""
+    views = f'cofine_attributed_events_total{{{_HERE}, type="view"}}[1h]'
+    shown = f"cofine_impressions_total{{{_HERE}}}[1h]"
+    return f"sum by ({label}) (rate({views})) / sum by ({label}) (rate({shown}))"
 
 
 def _state() -> list[Panel]:

@@ -1,11 +1,14 @@
 """POST /v1/events."""
 
 import asyncio
+from typing import Literal
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from service.errors import EventsNotStoredError, StateUnavailableError
+from service.metrics import Metrics
+from service.recommendation_id import Attribution, UnattributedReason
 from service.routes.answers import InServing, json_answer, problems
 from service.schemas import EventBatch, EventBody, EventResult, EventsAnswer, EventsRequest
 from service.serving import Serving
@@ -52,11 +55,16 @@ async def store_events(serving: Serving, batch: list[EventBody]) -> list[EventRe
             for user_id, places in places_by_user.items()
         )
     )
-    results = [EventResult(event_id=event.event_id, status="unconfirmed") for event in batch]
+    attributions = [_attribution(serving, event) for event in batch]
+    results = [
+        EventResult(event_id=event.event_id, status="unconfirmed", attribution=_worth(attribution))
+        for event, attribution in zip(batch, attributions, strict=True)
+    ]
     for places, stored in zip(places_by_user.values(), outcomes, strict=True):
         for place, outcome in zip(places, stored or (), strict=False):
             results[place].status = outcome
-    _count(serving, results)
+    for event, attribution, result in zip(batch, attributions, results, strict=True):
+        _count(serving.metrics, event, attribution, result)
     if None in outcomes:
         raise EventsNotStoredError(
             "error", extensions={"results": [result.model_dump() for result in results]}
@@ -80,7 +88,29 @@ def _event(event: EventBody, now_ms: int) -> Event:
     return Event(event.event_id, event.item_id, at_ms, event.type)
 
 
-def _count(serving: Serving, results: list[EventResult]) -> None:
-    for result in results:
-        outcome = "dropped" if result.status == "unconfirmed" else result.status
-        serving.metrics.state_events[outcome].inc()
+def _attribution(serving: Serving, event: EventBody) -> Attribution | UnattributedReason | None:
+    if event.recommendation_id is None:
+        return None
+    return serving.recommendation_ids.attribute(event.recommendation_id, event.item_id)
+
+
+def _worth(
+    attribution: Attribution | UnattributedReason | None,
+) -> UnattributedReason | Literal["attributed"] | None:
+    return "attributed" if isinstance(attribution, Attribution) else attribution
+
+
+def _count(
+    metrics: Metrics,
+    event: EventBody,
+    attribution: Attribution | UnattributedReason | None,
+    result: EventResult,
+) -> None:
+    """Count the event by what became of it, and an accepted one by what it follows."""
+    metrics.state_events["dropped" if result.status == "unconfirmed" else result.status].inc()
+    if result.status != "accepted":
+        return
+    if isinstance(attribution, Attribution):
+        metrics.count_attributed(event.type, attribution.source, attribution.rank)
+    else:
+        metrics.unattributed_events[attribution or "none"].inc()

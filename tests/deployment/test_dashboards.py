@@ -98,10 +98,15 @@ def test_every_metric_of_the_service_is_on_a_dashboard() -> None:
 
 def load(client: httpx2.Client, number: int) -> None:
     """One of every kind of request that moves what the panels show."""
-    popular = [item["item_id"] for item in recommend(client, k=5)["items"]]
+    shown = recommend(client, k=5)
+    popular = [item["item_id"] for item in shown["items"]]
     user = f"user-{number}"
     for place, item_id in enumerate((popular[0], popular[1], popular[0])):
         post_event(client, str(place % 2), user, item_id)  # the last one is a duplicate
+    click = {"event_id": "click", "user_id": user, "item_id": popular[0]}
+    named = {**click, "recommendation_id": shown["recommendation_id"]}
+    attributed = client.post("/v1/events", json=named).json()["results"][0]["attribution"]
+    assert attributed == "attributed"
     assert recommend(client, user_id=user)["items"][0]["source"] == "generated"
     recommend(client, history=[popular[2], "unknown"], k=10)
     for path in (f"/v1/users/{user}", f"/v1/items/{popular[0]}", "/v1/items/unknown", "/v1/info"):

@@ -27,7 +27,7 @@ async def test_one_event_is_stored(client: Client) -> None:
     )
     assert response.status_code == 200
     assert response.json() == {
-        "results": [{"event_id": "1", "status": "accepted"}],
+        "results": [{"event_id": "1", "status": "accepted", "attribution": None}],
         "accepted": 1,
         "duplicates": 0,
     }
@@ -40,9 +40,9 @@ async def test_several_events_are_told_in_their_order(client: Client) -> None:
     response = await client.post("/v1/events", json={"events": batch})
     assert response.json() == {
         "results": [
-            {"event_id": "3", "status": "accepted"},
-            {"event_id": "1", "status": "duplicate"},
-            {"event_id": "2", "status": "accepted"},
+            {"event_id": "3", "status": "accepted", "attribution": None},
+            {"event_id": "1", "status": "duplicate", "attribution": None},
+            {"event_id": "2", "status": "accepted", "attribution": None},
         ],
         "accepted": 2,
         "duplicates": 1,
@@ -84,6 +84,8 @@ INVALID = [
     ({**event(), "timestamp": True}, "#/timestamp"),
     ({**event(), "type": "a|b"}, "#/type"),
     ({**event(), "type": "x" * 33}, "#/type"),
+    ({**event(), "recommendation_id": ""}, "#/recommendation_id"),
+    ({**event(), "recommendation_id": "x" * 1_025}, "#/recommendation_id"),
     ({"events": []}, "#/events"),
     ({"events": [event()] * 101}, "#/events"),
     ({"events": {}}, "#/events"),
@@ -149,6 +151,57 @@ async def test_events_are_counted(client: Client) -> None:
     assert 'cofine_state_events_total{outcome="accepted"} 2.0' in text
     assert 'cofine_state_events_total{outcome="duplicate"} 1.0' in text
     assert 'cofine_state_events_total{outcome="dropped"} 0.0' in text
+
+
+async def test_events_are_attributed_to_the_answer_they_name(client: Client) -> None:
+    shown = (await client.post("/v1/recommend", json={"history": ["polish"]})).json()
+    named = {"recommendation_id": shown["recommendation_id"]}
+    first, second = (item["item_id"] for item in shown["items"][:2])
+    batch = [
+        {**event("1", "u", first), **named},
+        {**event("1", "u", first), **named},  # a duplicate counts once
+        {**event("2", "u", second), **named, "type": "purchase"},
+        {**event("3", "u", "elsewhere"), **named},
+        {**event("4", "u", first), "recommendation_id": "forged"},
+        event("5", "u", first),
+    ]
+    results = (await client.post("/v1/events", json={"events": batch})).json()["results"]
+    assert [(result["status"], result["attribution"]) for result in results] == [
+        ("accepted", "attributed"),
+        ("duplicate", "attributed"),
+        ("accepted", "attributed"),
+        ("accepted", "not_served"),
+        ("accepted", "invalid"),
+        ("accepted", None),
+    ]
+    text = await client.scrape()
+    sources = [item["source"] for item in shown["items"]]
+    assert sources == ["generated", "popular", "popular", "popular"]
+    clicked = 'cofine_attributed_events_total{rank="1",source="generated",type="view"} 1.0'
+    assert clicked in text
+    bought = 'cofine_attributed_events_total{rank="2-3",source="popular",type="purchase"} 1.0'
+    assert bought in text
+    for source, rank, count in (
+        ("generated", "1", 1),
+        ("popular", "2-3", 2),
+        ("popular", "4-10", 1),
+        ("popular", "31+", 0),
+    ):
+        assert f'cofine_impressions_total{{rank="{rank}",source="{source}"}} {count}.0' in text
+    for reason in ("none", "invalid", "not_served"):
+        assert f'cofine_unattributed_events_total{{reason="{reason}"}} 1.0' in text
+
+
+async def test_ids_are_known_to_every_process_with_the_secret(start_app: AppClient) -> None:
+    old, new = "o" * 32, "n" * 32
+    async with start_app(recommendation_secrets=old) as client:
+        shown = (await client.post("/v1/recommend", json={})).json()
+    body = {**event("1", "u", shown["items"][0]["item_id"])}
+    body["recommendation_id"] = shown["recommendation_id"]
+    for secrets, expected in ((f"{new},{old}", "attributed"), (new, "invalid")):
+        async with start_app(recommendation_secrets=secrets) as client:
+            [result] = (await client.post("/v1/events", json=body)).json()["results"]
+            assert result["attribution"] == expected
 
 
 async def test_the_stored_history_is_bounded_by_the_settings(start_app: AppClient) -> None:

@@ -24,6 +24,9 @@ TYPES = {
     "cofine_redis_circuit_state": "gauge",
     "cofine_state_events": "counter",
     "cofine_memory_state_entries": "gauge",
+    "cofine_impressions": "counter",
+    "cofine_attributed_events": "counter",
+    "cofine_unattributed_events": "counter",
     "cofine_build_info": "gauge",  # an info metric in the text format
     "cofine_bundle_info": "gauge",
     "cofine_bundle_load_timestamp_seconds": "gauge",

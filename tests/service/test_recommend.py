@@ -315,7 +315,7 @@ async def test_without_redis_the_given_history_answers(
         assert (await recommend(client, history=["soap"]))["degraded"] is None
         refused = await client.post("/v1/events", json={**event, "event_id": "2"})
         found = check_problem(refused, 503, "events_not_stored", more=("results",))
-        assert found["results"] == [{"event_id": "2", "status": "unconfirmed"}]
+        assert found["results"] == [{"event_id": "2", "status": "unconfirmed", "attribution": None}]
         for request in (client.get("/v1/users/u"), client.delete("/v1/users/u")):
             check_problem(await request, 503, "state_unavailable")
         ready = await client.get("/readyz")

@@ -75,7 +75,7 @@ def test_every_setting_is_described(name: str) -> None:
     assert description.endswith((".", "503.", "504."))
 
 
-UNITS = ("_requests", "_ms", "_bytes", "_seconds", "_items", "_entries", "_max", "_url")
+UNITS = ("_requests", "_ms", "_bytes", "_seconds", "_items", "_entries", "_max", "_url", "_secrets")
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
