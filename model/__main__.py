@@ -33,7 +33,7 @@ PresetOption = Annotated[str, typer.Option(help="tiny, demo or base.")]
 def prepare(  # noqa: PLR0913, PLR0917 - one parameter per option
     workspace: Folder,
     items: Annotated[list[Path], typer.Option(help="Catalogue: Parquet, CSV or JSON Lines.")],
-    events: Annotated[list[Path], typer.Option(help="Events: Parquet, CSV or JSON Lines.")],
+    events: Annotated[list[Path], typer.Option(help="Parquet, CSV, JSON Lines; or event logs.")],
     split: Annotated[str, typer.Option(help="leave_one_out or time.")] = "leave_one_out",
     item_column: Annotated[
         list[str] | None, typer.Option(help="Renames as OURS=THEIRS, once per column.")

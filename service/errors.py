@@ -9,6 +9,7 @@ ServiceError
     NotReadyError               the service is starting or draining
     StateUnavailableError       the user state cannot be reached in time
         EventsNotStoredError    so some events of a request are not stored
+    EventLogUnavailableError    the event log cannot be written in time
 SettingsError                   a COFINE_* variable is unknown or has an unusable value
 
 Messages are shown to clients: they name the field, the limit and the remedy, never a user.
@@ -85,6 +86,13 @@ class StateUnavailableError(ServiceError):
 
 class EventsNotStoredError(StateUnavailableError):
     """Some events of the request are not known to be stored; `extensions` lists all of them."""
+
+
+class EventLogUnavailableError(ServiceError):
+    """The event log could not be written in time."""
+
+    def __init__(self) -> None:
+        super().__init__("the event log cannot be written; try again later", retry_after_seconds=1)
 
 
 class SettingsError(Exception):

@@ -1,8 +1,9 @@
-"""What was shown: gives every answer its id and counts its items."""
+"""What was shown: gives every answer its id, counts its items and writes them to the event log."""
 
 from collections.abc import Sequence
 
 from model.recommender import RecommendedItem
+from service.event_log import EventLog
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
 
@@ -12,12 +13,14 @@ DEFAULT_VARIANT = "default"
 class Impressions:
     """Takes note of every recommendation that leaves the service."""
 
-    def __init__(self, ids: RecommendationIds, metrics: Metrics) -> None:
+    def __init__(self, ids: RecommendationIds, metrics: Metrics, log: EventLog | None) -> None:
         self._ids = ids
         self._metrics = metrics
+        self._log = log
 
     def record(
         self,
+        user_id: str | None,
         items: Sequence[RecommendedItem],
         *,
         bundle: str,
@@ -26,6 +29,7 @@ class Impressions:
         """Return the recommendation id of an answer with these items; waits for nothing.
 
         Args:
+            user_id: whom the answer is for, if anybody.
             items: best first.
             bundle: that made it.
             variant: of the experiment that chose the bundle.
@@ -33,4 +37,22 @@ class Impressions:
         recommendation_id = self._ids.issue(items, bundle=bundle, variant=variant)
         for item in items:
             self._metrics.count_impression(item.source, item.rank)
+        if self._log is not None:
+            self._log.offer_impression(
+                {
+                    "recommendation_id": recommendation_id,
+                    "user_id": user_id,
+                    "bundle": bundle,
+                    "variant": variant,
+                    "items": [
+                        {
+                            "item_id": item.item_id,
+                            "rank": item.rank,
+                            "source": item.source,
+                            "score": item.score,
+                        }
+                        for item in items
+                    ],
+                }
+            )
         return recommendation_id

@@ -37,6 +37,8 @@ EVENT_TYPES = ("view", "cart", "purchase", "dislike", OTHER)
 RANKS = {1: "1", 3: "2-3", 10: "4-10", 30: "11-30"}
 RANK_BUCKETS = (*RANKS.values(), "31+")
 UNATTRIBUTED_REASONS = ("none", "invalid", "expired", "not_served")
+LOG_KINDS = ("event", "impression", "erasure")
+LOG_OUTCOMES = ("written", "failed", "dropped")
 DEGRADED_REASONS = ("state_unavailable", "levels")
 REJECTION_REASONS = ("queue_full", "deadline")
 DEADLINE_STAGES = ("queue", "compute")
@@ -201,6 +203,17 @@ class Metrics:
             ("reason", UNATTRIBUTED_REASONS),
             registry,
         )
+        log_records = Counter(
+            "cofine_event_log_records_total",
+            "Records for the event log; failed ones were refused with 503, dropped ones are lost.",
+            ("kind", "outcome"),
+            registry=registry,
+        )
+        self.log_records = {
+            (kind, outcome): log_records.labels(kind, outcome)
+            for kind in LOG_KINDS
+            for outcome in LOG_OUTCOMES
+        }
 
     def count_impression(self, source: str, rank: int) -> None:
         """Count an item in an answer."""

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from service.errors import (
     ClientGoneError,
     DeadlineExceededError,
+    EventLogUnavailableError,
     EventsNotStoredError,
     InvalidFieldError,
     ItemNotFoundError,
@@ -64,6 +65,9 @@ KINDS: Mapping[type[ServiceError], Kind] = {
     ),
     EventsNotStoredError: Kind(
         503, "events_not_stored", "Some events are not stored", is_retryable=True
+    ),
+    EventLogUnavailableError: Kind(
+        503, "event_log_unavailable", "The event log cannot be written", is_retryable=True
     ),
     DeadlineExceededError: Kind(
         504, "deadline_exceeded", "The answer was not ready in time", is_retryable=True

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
 from service.engine import Engine, ServedRecommender
+from service.event_log import EventLog
 from service.impressions import Impressions
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
@@ -133,7 +134,9 @@ class Serving:
         self.bundle = bundle
         self.store = make_store(settings, metrics)
         self.recommendation_ids = RecommendationIds(settings.signing_secrets())
-        self.impressions = Impressions(self.recommendation_ids, metrics)
+        folder = settings.event_log
+        self.event_log = None if folder is None else EventLog(folder, metrics)
+        self.impressions = Impressions(self.recommendation_ids, metrics, self.event_log)
         self.engine = Engine(
             make_recommender,
             workers=settings.workers,
@@ -154,6 +157,8 @@ class Serving:
         """Start the workers and the store, and log what is served with what."""
         self.engine.start()
         await self.store.start()
+        if self.event_log is not None:
+            self.event_log.start()
         facts = {
             "version": service_version(),
             "bundle": self.bundle.bundle_id,
@@ -167,6 +172,8 @@ class Serving:
         """End the workers and the store."""
         await self.engine.stop()
         await self.store.close()
+        if self.event_log is not None:
+            await self.event_log.close()
 
 
 def recommender_factory(bundle: Bundle) -> Callable[[], ServedRecommender]:

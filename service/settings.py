@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import DirectoryPath, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.cpu_limit import cpu_limit
@@ -90,7 +90,8 @@ class Settings(BaseSettings):
         default=250,
         ge=1,
         le=60_000,
-        description="Time to store events, or to read or erase a user, in milliseconds; then 503.",
+        description="Time to store events, or to read or erase a user, in milliseconds, and as "
+        "much again for the event log; then 503.",
     )
     redis_connections_max: int = Field(
         default=32, ge=1, le=10_000, description="Connections to Redis; more operations wait."
@@ -137,6 +138,11 @@ class Settings(BaseSettings):
         description="memory:// only: history entries, seen items and event ids kept in all "
         "(about 150 bytes each); the users longest unused are forgotten beyond it.",
     )
+    event_log: DirectoryPath | None = Field(
+        default=None,
+        description="Folder that accepted events and impressions are logged to, for `cofine "
+        "prepare`; nothing is logged without one.",
+    )
     recommendation_secrets: SecretStr | None = Field(
         default=None,
         description="Secrets that sign recommendation ids, comma separated, at least 32 characters "
@@ -165,6 +171,8 @@ class Settings(BaseSettings):
                 "recommendation_secrets must have at least "
                 f"{SECRET_MIN_CHARACTERS} characters each, separated by commas"
             )
+        if self.event_log is not None and not os.access(self.event_log, os.W_OK | os.X_OK):
+            raise ValueError("event_log must be a folder that the service may write")
         if self.otlp_url is not None and not _has_opentelemetry():
             raise ValueError("otlp_url needs OpenTelemetry: pip install 'cofine[tracing]'")
         return self

@@ -321,6 +321,15 @@ def _state() -> list[Panel]:
             _by("cofine_state_events_total", "outcome", "{{outcome}}"),
         ),
         _lines(
+            "Event log",
+            "Records per second; failed ones were refused with 503, dropped ones are lost.",
+            "cps",
+            (
+                f"sum by (kind, outcome) (rate(cofine_event_log_records_total{{{_HERE}}}{_RATE}))",
+                "{{kind}} {{outcome}}",
+            ),
+        ),
+        _lines(
             "Entries in memory://",
             "0 when the state is in Redis.",
             "short",

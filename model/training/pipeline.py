@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel
 from rich.console import Console
 
+from model import event_log
 from model.manifest import FORMAT_VERSION
 from model.training.config import RunConfig
 from model.training.embedding.embed import embed
@@ -122,7 +123,7 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
     source, oracle = _source(config, runner)
     runner.run(
         "prepare",
-        (source, [_digest(path) for path in (*source.items, *source.events)]),
+        (source, [_source_digest(path) for path in (*source.items, *source.events)]),
         stages.prepared / "report.json",
         lambda: console.print(report_table(prepare(source, stages.prepared))),
     )
@@ -197,6 +198,14 @@ def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:
 def _settings(config: BaseModel) -> str:
     """Settings that decide a result: the device does not."""
     return config.model_dump_json(exclude={"device"})
+
+
+def _source_digest(path: Path) -> str:
+    """Return the digest of an input file, or of an event log as compaction leaves it."""
+    if not path.is_dir():
+        return _digest(path)
+    event_log.compact(path)
+    return " ".join(_digest(segment) for segment in event_log.segments(path))
 
 
 def _digest(path: Path) -> str:

@@ -1,18 +1,23 @@
 """POST /v1/events."""
 
 import asyncio
-from typing import Literal
+from dataclasses import asdict, dataclass
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service.errors import EventsNotStoredError, StateUnavailableError
+from service.errors import (
+    EventLogUnavailableError,
+    EventsNotStoredError,
+    StateUnavailableError,
+)
+from service.event_log import EventLog
 from service.metrics import Metrics
 from service.recommendation_id import Attribution, UnattributedReason
 from service.routes.answers import InServing, json_answer, problems
 from service.schemas import EventBatch, EventBody, EventResult, EventsAnswer, EventsRequest
 from service.serving import Serving
-from service.user_state import Event, Outcome, wall_clock_ms
+from service.user_state import Event, wall_clock_ms
 
 router = APIRouter(tags=["events"])
 
@@ -27,8 +32,9 @@ async def events(body: EventsRequest, serving: InServing) -> Response:
 
     An event is in the state exactly once when the answer is 200, however often it is sent:
     `event_id` names it, per user, for a limited time (see /v1/info). Each user's events of a
-    request are stored all or none, ordered by their time; users are stored independently. When the
-    store does not answer in time for some user the answer is 503 and its `results` tell which
+    request are stored all or none, ordered by their time; users are stored independently. With an
+    event log, 200 says too that the events are on its disk. When the store does not answer in time
+    for some user, or the log cannot be written, the answer is 503 and its `results` tell which
     events are stored; sending the whole request again is safe.
     """
     batch = list(body.events) if isinstance(body, EventBatch) else [body]
@@ -39,78 +45,106 @@ async def events(body: EventsRequest, serving: InServing) -> Response:
     )
 
 
+@dataclass(frozen=True)
+class _Posted:
+    """An event on its way through the state and the log."""
+
+    body: EventBody
+    event: Event
+    attribution: Attribution | UnattributedReason | None
+    result: EventResult
+
+
 async def store_events(serving: Serving, batch: list[EventBody]) -> list[EventResult]:
-    """Store the events, all users at once, and return what became of each.
+    """Store the events, all users at once, then log them, and return what became of each.
 
     Raises:
-        EventsNotStoredError: at least one user's events are not known to be stored.
+        EventsNotStoredError: at least one event is not known to be stored and logged.
     """
     now_ms = wall_clock_ms()
-    places_by_user: dict[str, list[int]] = {}
-    for place, event in enumerate(batch):
-        places_by_user.setdefault(event.user_id, []).append(place)
-    outcomes = await asyncio.gather(
-        *(
-            _append(serving, user_id, [_event(batch[place], now_ms) for place in places])
-            for user_id, places in places_by_user.items()
-        )
-    )
-    attributions = [_attribution(serving, event) for event in batch]
-    results = [
-        EventResult(event_id=event.event_id, status="unconfirmed", attribution=_worth(attribution))
-        for event, attribution in zip(batch, attributions, strict=True)
-    ]
-    for places, stored in zip(places_by_user.values(), outcomes, strict=True):
-        for place, outcome in zip(places, stored or (), strict=False):
-            results[place].status = outcome
-    for event, attribution, result in zip(batch, attributions, results, strict=True):
-        _count(serving.metrics, event, attribution, result)
-    if None in outcomes:
+    posted = [_post(serving, body, now_ms) for body in batch]
+    by_user: dict[str, list[_Posted]] = {}
+    for each in posted:
+        by_user.setdefault(each.body.user_id, []).append(each)
+    await asyncio.gather(*(_store(serving, *user) for user in by_user.items()))
+    if serving.event_log is not None:
+        await _log(serving.event_log, posted, serving.settings.state_write_deadline_ms / 1_000)
+    for each in posted:
+        _count(serving.metrics, each)
+    results = [each.result for each in posted]
+    if any(result.status == "unconfirmed" for result in results):
         raise EventsNotStoredError(
             "error", extensions={"results": [result.model_dump() for result in results]}
         )
     return results
 
 
-async def _append(
-    serving: Serving, user_id: str, user_events: list[Event]
-) -> tuple[Outcome, ...] | None:
-    """Return the outcome of each event, None when the store is not available."""
+def _post(serving: Serving, body: EventBody, now_ms: int) -> _Posted:
+    at_ms = now_ms if body.timestamp is None else round(body.timestamp * 1_000)
+    attribution = None
+    if body.recommendation_id is not None:
+        attribution = serving.recommendation_ids.attribute(body.recommendation_id, body.item_id)
+    worth = "attributed" if isinstance(attribution, Attribution) else attribution
+    return _Posted(
+        body,
+        Event(body.event_id, body.item_id, at_ms, body.type),
+        attribution,
+        EventResult(event_id=body.event_id, status="unconfirmed", attribution=worth),
+    )
+
+
+async def _store(serving: Serving, user_id: str, posted: list[_Posted]) -> None:
+    """Store one user's events; they stay unconfirmed when the store is not available."""
     deadline_seconds = serving.settings.state_write_deadline_ms / 1_000
+    events = [each.event for each in posted]
     try:
-        return await serving.store.append(user_id, user_events, deadline_seconds=deadline_seconds)
+        outcomes = await serving.store.append(user_id, events, deadline_seconds=deadline_seconds)
     except StateUnavailableError:
-        return None
+        return
+    for each, outcome in zip(posted, outcomes, strict=True):
+        each.result.status = outcome
 
 
-def _event(event: EventBody, now_ms: int) -> Event:
-    at_ms = now_ms if event.timestamp is None else round(event.timestamp * 1_000)
-    return Event(event.event_id, event.item_id, at_ms, event.type)
+async def _log(log: EventLog, posted: list[_Posted], deadline_seconds: float) -> None:
+    """Log what is in the state; it becomes unconfirmed again when the log is not available.
+
+    Duplicates too: the event may be the repetition of one that is in the state and not in the log.
+    """
+    stored = [each for each in posted if each.result.status != "unconfirmed"]
+    if not stored:
+        return
+    records = [_record(each) for each in stored]
+    try:
+        await log.append("event", records, deadline_seconds=deadline_seconds)
+    except EventLogUnavailableError:
+        for each in stored:
+            each.result.status = "unconfirmed"
 
 
-def _attribution(serving: Serving, event: EventBody) -> Attribution | UnattributedReason | None:
-    if event.recommendation_id is None:
-        return None
-    return serving.recommendation_ids.attribute(event.recommendation_id, event.item_id)
+def _record(posted: _Posted) -> dict[str, object]:
+    """Return the event as the log has it (see `model/event_log.py`)."""
+    body = posted.body
+    record: dict[str, object] = {
+        "event_id": body.event_id,
+        "user_id": body.user_id,
+        "item_id": body.item_id,
+        "timestamp": posted.event.timestamp_ms / 1_000,
+        "type": body.type,
+    }
+    if body.recommendation_id is not None:
+        record["recommendation_id"] = body.recommendation_id
+    if isinstance(posted.attribution, Attribution):
+        record |= asdict(posted.attribution)
+    return record
 
 
-def _worth(
-    attribution: Attribution | UnattributedReason | None,
-) -> UnattributedReason | Literal["attributed"] | None:
-    return "attributed" if isinstance(attribution, Attribution) else attribution
-
-
-def _count(
-    metrics: Metrics,
-    event: EventBody,
-    attribution: Attribution | UnattributedReason | None,
-    result: EventResult,
-) -> None:
+def _count(metrics: Metrics, posted: _Posted) -> None:
     """Count the event by what became of it, and an accepted one by what it follows."""
-    metrics.state_events["dropped" if result.status == "unconfirmed" else result.status].inc()
-    if result.status != "accepted":
+    status, attribution = posted.result.status, posted.attribution
+    metrics.state_events["dropped" if status == "unconfirmed" else status].inc()
+    if status != "accepted":
         return
     if isinstance(attribution, Attribution):
-        metrics.count_attributed(event.type, attribution.source, attribution.rank)
+        metrics.count_attributed(posted.body.type, attribution.source, attribution.rank)
     else:
         metrics.unattributed_events[attribution or "none"].inc()

@@ -63,7 +63,9 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         raise _unknown_category(body.categories, error) from None
     _count(serving.metrics, found, body.k, is_degraded=is_degraded)
     return RecommendAnswer(
-        recommendation_id=serving.impressions.record(found.items, bundle=serving.bundle.bundle_id),
+        recommendation_id=serving.impressions.record(
+            body.user_id, found.items, bundle=serving.bundle.bundle_id
+        ),
         bundle=serving.bundle.bundle_id,
         catalogue_version=serving.bundle.catalogue_version,
         items=[_item_body(item, explain=body.explain) for item in found.items],

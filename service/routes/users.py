@@ -37,8 +37,13 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
 
 @router.delete("/v1/users/{user_id:id}", status_code=204, responses=problems(422, 503))
 async def erase_user(user_id: UserId, serving: InServing) -> Response:
-    """Erase everything stored of a user; 204 also for an unknown one."""
-    await serving.store.erase(
-        user_id, deadline_seconds=serving.settings.state_write_deadline_ms / 1_000
-    )
+    """Erase everything stored of a user; 204 also for an unknown one.
+
+    In the event log what was logged of the user no longer counts from now on, and the next
+    compaction, which every `cofine prepare` does, removes it from the files.
+    """
+    deadline_seconds = serving.settings.state_write_deadline_ms / 1_000
+    await serving.store.erase(user_id, deadline_seconds=deadline_seconds)
+    if serving.event_log is not None:
+        await serving.event_log.erase(user_id, deadline_seconds=deadline_seconds)
     return Response(status_code=204)

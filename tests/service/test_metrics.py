@@ -27,6 +27,7 @@ TYPES = {
     "cofine_impressions": "counter",
     "cofine_attributed_events": "counter",
     "cofine_unattributed_events": "counter",
+    "cofine_event_log_records": "counter",
     "cofine_build_info": "gauge",  # an info metric in the text format
     "cofine_bundle_info": "gauge",
     "cofine_bundle_load_timestamp_seconds": "gauge",

@@ -81,7 +81,7 @@ UNITS = ("_requests", "_ms", "_bytes", "_seconds", "_items", "_entries", "_max",
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_limit_names_its_unit(name: str) -> None:
     assert name.endswith(UNITS) or name in {
-        "bundle", "host", "port", "log_level", "workers", "threads"
+        "bundle", "host", "port", "log_level", "workers", "threads", "event_log"
     }  # fmt: skip
 
 

@@ -14,10 +14,12 @@ import polars as pl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from model.errors import DataError
+from model.history import DISLIKE
 from model.training.preparation import splits
 from model.training.preparation.catalogue_columns import AttributeType
 from model.training.preparation.catalogue_source import TEXTS, CatalogueSource
 from model.training.preparation.event_source import TIME, EventSource
+from model.training.preparation.logged_events import write_logged_events
 from model.training.preparation.report import (
     PrepareReport,
     event_counts,
@@ -38,12 +40,18 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple), Field(min_length
 
 
 class PrepareConfig(BaseModel):
-    """What `prepare` reads and how it splits. Files end in .parquet, .csv, .jsonl or .ndjson."""
+    """What `prepare` reads and how it splits.
+
+    Files end in .parquet, .csv, .jsonl or .ndjson; a folder is the event log of a service.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: Paths = Field(description="Catalogue file or files.")
-    events: Paths = Field(description="Event file or files; ties in time keep this order.")
+    events: Paths = Field(
+        description="Event files or the folders of event logs; ties in time keep this order. "
+        "Events of type dislike are left out."
+    )
     item_columns: dict[str, str] = Field(
         default={},
         description="Our name -> the file's, for item_id, title, brand, description, categories, "
@@ -143,8 +151,9 @@ def _write(config: PrepareConfig, folder: Path) -> PrepareReport:
     if items.select(pl.len()).collect().item() == 0:
         files = ", ".join(map(str, config.items))
         raise DataError(f"{files}: there is no item; give at least one row")
-    tables = [TableFile(path, config.event_columns, "event_columns") for path in config.events]
-    given = EventSource(tables).normalise(folder)
+    tables = [_event_table(config, path, folder) for path in config.events]
+    with_dislikes = EventSource(tables).normalise(folder)
+    given = with_dislikes.filter(pl.col("type") != DISLIKE)
     unknown = unknown_items(given, items)
     known = _known(given, items, folder / "known.parquet")
     kept = known.select(pl.len()).collect().item()
@@ -154,11 +163,13 @@ def _write(config: PrepareConfig, folder: Path) -> PrepareReport:
     bounds = _split(config, known, is_positions, folder / "events.parquet")
     events = pl.scan_parquet(folder / "events.parquet")
     given_events = given.select(pl.len()).collect().item()
+    all_events = with_dislikes.select(pl.len()).collect().item()
     report = PrepareReport(
         **item_counts(items, events),
         **event_counts(events, config.split, config.min_history),
         **unknown,
         duplicate_items=duplicate_items,
+        dislikes=all_events - given_events,
         duplicate_events=given_events - unknown["unknown_item_events"] - kept,
         split=config.split,
         timestamps_are_positions=is_positions,
@@ -167,6 +178,14 @@ def _write(config: PrepareConfig, folder: Path) -> PrepareReport:
     )
     (folder / "report.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _event_table(config: PrepareConfig, path: Path, scratch: Path) -> TableFile:
+    if not path.is_dir():
+        return TableFile(path, config.event_columns, "event_columns")
+    table = scratch / f"log-{len(list(scratch.glob('log-*.parquet')))}.parquet"
+    write_logged_events(path, table)
+    return TableFile(table)
 
 
 def _nothing_left(config: PrepareConfig, unknown: Mapping[str, Any]) -> DataError:

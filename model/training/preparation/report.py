@@ -27,6 +27,7 @@ class PrepareReport(BaseModel):
     unknown_item_events: int = Field(description="Events dropped: their item is not in items.")
     unknown_items: int
     unknown_item_examples: tuple[str, ...] = Field(description="The most frequent, at most five.")
+    dislikes: int = Field(description="Events dropped: of type dislike.")
     duplicate_events: int = Field(description="Events dropped: same user, item, time and type.")
     split: Literal["leave_one_out", "time"]
     split_events: dict[str, int]
