@@ -301,6 +301,15 @@ def test_exact_duplicate_events_are_dropped_and_counted(bench: Workbench) -> Non
     assert report.events == 6
 
 
+def test_dislikes_are_dropped_and_counted(bench: Workbench) -> None:
+    without = bench.prepare(events=EVENTS)
+    report = bench.prepare(events=[*EVENTS, EVENTS[0] | {"type": "dislike"}])
+
+    assert (without.dislikes, report.dislikes) == (0, 1)
+    assert report.events == without.events
+    assert report.duplicate_events == without.duplicate_events
+
+
 def test_exact_duplicate_items_are_dropped_and_counted(bench: Workbench) -> None:
     report = bench.prepare([*ITEMS, ITEMS[0], ITEMS[2]])
 
