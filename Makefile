@@ -63,6 +63,12 @@ check: lint types ## All static checks.
 test: install ## All tests; needs no root and no Redis server.
 	$(BIN)/python -m pytest
 
+.PHONY: web-client
+web-client: install ## Install the TypeScript client's tools (npm) and write its types anew.
+	npm ci --prefix service/web/client
+	set -o pipefail; $(BIN)/python -c 'import json; from service.app import create_app; print(json.dumps(create_app().openapi()))' \
+		| service/web/client/node_modules/.bin/openapi-typescript > service/web/client/src/schema.d.ts
+
 .PHONY: images
 images: ## Build the images of the service and of the training (Docker).
 	docker build --file docker/service.Dockerfile --tag cofine-service .

@@ -1,0 +1,112 @@
+// Run by tests/end_to_end/test_web_client.py: CLIENT names the built module, SERVICE a live service.
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { test } from "node:test";
+
+const { Client, ProblemError, UnreachableError } = await import(process.env.CLIENT);
+const live = new Client(`${process.env.SERVICE}/`);
+
+/** A server that answers one request after the other as `answers` say; "hang" never answers. */
+async function scripted(answers, use) {
+  const seen = [];
+  const server = createServer((request, response) => {
+    seen.push(`${request.method} ${request.url}`);
+    const answer = answers[seen.length - 1];
+    if (answer === "drop") request.socket.destroy();
+    else if (answer !== "hang") response.writeHead(answer.status, answer.headers).end(answer.body);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    return await use(`http://127.0.0.1:${server.address().port}`, seen);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+const ok = { status: 200, body: '{"items": []}' };
+const busy = { status: 503, headers: { "Retry-After": "0" } };
+
+test("shows, clicks, dislikes, reads and erases", async () => {
+  const userId = "web/ü 1";
+  const shown = await live.recommend({ user_id: userId, k: 3 });
+  assert.equal(shown.items.length, 3);
+  const [first, second] = shown.items;
+  const event = { user_id: userId, recommendation_id: shown.recommendation_id };
+  const answer = await live.sendEvents([
+    { ...event, event_id: "1", item_id: first.item_id },
+    { ...event, event_id: "2", item_id: second.item_id, type: "dislike" },
+  ]);
+  assert.deepEqual(answer.results.map((each) => each.attribution), ["attributed", "attributed"]);
+  const user = await live.user(userId);
+  assert.deepEqual(user.history.map((entry) => entry.item_id), [first.item_id]);
+  assert.deepEqual(user.disliked, [second.item_id]);
+  assert.equal((await live.item(first.item_id)).title, first.title);
+  assert.equal(await live.eraseUser(userId), undefined);
+  assert.equal((await live.user(userId)).events, 0);
+});
+
+test("a refusal carries the problem and is not repeated", async () => {
+  const refusal = await live.recommend({ k: 0 }).catch((error) => error);
+  assert.ok(refusal instanceof ProblemError);
+  assert.equal(refusal.status, 422);
+  assert.equal(refusal.problem.errors[0].pointer, "#/k");
+  assert.equal(refusal.isRetryable, false);
+});
+
+test("tries again after a failed connection and while the service is busy", async () => {
+  await scripted(["drop", busy, ok], async (url, seen) => {
+    assert.deepEqual(await new Client(url).recommend({}), { items: [] });
+    assert.deepEqual(seen, Array(3).fill("POST /v1/recommend"));
+  });
+});
+
+test("gives up after as many attempts as it may make", async () => {
+  await scripted([busy, busy, busy], async (url, seen) => {
+    const error = await new Client(url, { attemptsMax: 2 }).item("x").catch((each) => each);
+    assert.ok(error instanceof ProblemError);
+    assert.equal(error.problem, undefined);
+    assert.equal(seen.length, 2);
+  });
+});
+
+test("does not wait longer than it may", async () => {
+  const later = { status: 429, headers: { "Retry-After": "3600" } };
+  await scripted([later], async (url, seen) => {
+    const error = await new Client(url).item("x").catch((each) => each);
+    assert.equal(error.retryAfterMs, 3_600_000);
+    assert.equal(seen.length, 1);
+  });
+});
+
+test("an answer that does not come in time is no answer", async () => {
+  await scripted(["hang", ok], async (url, seen) => {
+    await new Client(url, { timeoutMs: 50 }).item("x");
+    assert.equal(seen.length, 2);
+  });
+  await scripted(["hang"], async (url) => {
+    const once = new Client(url, { timeoutMs: 50, attemptsMax: 1 });
+    await assert.rejects(once.item("x"), UnreachableError);
+  });
+});
+
+test("an aborted call ends at once, also between two attempts", async () => {
+  await scripted(["hang"], async (url, seen) => {
+    const leaving = new AbortController();
+    const call = new Client(url).item("x", { signal: leaving.signal });
+    while (seen.length === 0) await new Promise(setImmediate);
+    leaving.abort(new Error("left the page"));
+    await assert.rejects(call, /left the page/);
+  });
+  const waits = { status: 503, headers: { "Retry-After": "10" } };
+  await scripted([waits], async (url, seen) => {
+    const leaving = new AbortController();
+    const call = new Client(url).item("x", { signal: leaving.signal });
+    while (seen.length === 0) await new Promise(setImmediate);
+    setTimeout(() => leaving.abort(new Error("left the page")), 100);
+    await assert.rejects(call, /left the page/);
+  });
+  await assert.rejects(live.recommend({}, { signal: AbortSignal.abort() }), { name: "AbortError" });
+});

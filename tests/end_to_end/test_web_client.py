@@ -1,0 +1,69 @@
+"""The TypeScript client: typed as the service documents itself, and used against a live one."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.settings import load_settings
+from tests.end_to_end.service_process import ServiceProcess
+from tests.required import skip_for_want_of
+from tests.research_data import PROJECT
+
+CLIENT = PROJECT / "service" / "web" / "client"
+TOOLS = CLIENT / "node_modules" / ".bin"
+SCHEMA = CLIENT / "src" / "schema.d.ts"
+REMEDY = "run make web-client"
+
+
+def run(*command: str | Path, given: str = "", **environment: str) -> str:
+    """What the command prints, or a failure with all that it said."""
+    done = subprocess.run(
+        command,
+        cwd=CLIENT,
+        env={**os.environ, **environment},
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None or not (TOOLS / "tsc").is_file():
+        skip_for_want_of("node", f"install Node 20 or later with npm, then {REMEDY}")
+    return found
+
+
+def test_the_types_are_those_of_the_openapi_document(node: str) -> None:
+    document = json.dumps(create_app(load_settings()).openapi())
+    assert run(TOOLS / "openapi-typescript", given=document) == SCHEMA.read_text("utf-8"), REMEDY
+
+
+def test_client_and_example_are_well_typed(node: str) -> None:
+    run(TOOLS / "tsc", "--noEmit")
+
+
+def test_there_are_no_runtime_dependencies() -> None:
+    package = json.loads((CLIENT / "package.json").read_text("utf-8"))
+    assert "dependencies" not in package
+    lock = json.loads((CLIENT / "package-lock.json").read_text("utf-8"))
+    assert [name for name, package in lock["packages"].items() if "resolved" in package] == []
+
+
+def test_it_works_with_a_live_service(
+    node: str, shop_service: ServiceProcess, tmp_path: Path
+) -> None:
+    run(TOOLS / "tsc", "--project", "tsconfig.build.json", "--outDir", str(tmp_path))
+    (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
+    module = (tmp_path / "client.js").as_uri()
+    tests = CLIENT / "tests" / "client.test.mjs"
+    run(node, "--test", tests, CLIENT=module, SERVICE=shop_service.url)

@@ -1,0 +1,211 @@
+"""The Python client against a server that follows a script; a live service is in end_to_end/."""
+
+import asyncio
+import json
+import re
+import threading
+import time
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from service import client as cofine
+from service.app import create_app
+from service.client import (
+    AsyncClient,
+    Client,
+    CofineError,
+    Patience,
+    ProblemError,
+    UnreachableError,
+)
+from service.settings import load_settings
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int = 200
+    body: str = '{"item_id": "x"}'
+    retry_after: str | None = None
+    hangs: bool = False
+
+
+DROPPED = Answer(status=0)
+BUSY = Answer(503, '{"code": "not_ready", "detail": "later"}', retry_after="0")
+
+
+@dataclass
+class Script:
+    """What the server answers, one after the other, and what it was asked."""
+
+    answers: list[Answer]
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def following(*answers: Answer) -> Iterator[Script]:
+    script = Script(list(answers))
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
+            answer = script.answers[len(script.asked)]
+            script.asked.append(f"{self.command} {self.path} {body}".strip())
+            if answer.hangs:
+                script.ended.wait(30)
+            if answer.status == 0 or answer.hangs:
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            if answer.retry_after is not None:
+                self.send_header("Retry-After", answer.retry_after)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body.encode())
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 (the library's names)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield script
+    finally:
+        script.ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def wait_for_item(url: str, patience: Patience) -> Any:
+    with Client(url, patience) as client:
+        return client.item("x")
+
+
+def await_item(url: str, patience: Patience) -> Any:
+    async def ask() -> Any:
+        async with AsyncClient(url, patience) as client:
+            return await client.item("x")
+
+    return asyncio.run(ask())
+
+
+Ask = Callable[[str, Patience], Any]
+
+
+@pytest.fixture(params=[wait_for_item, await_item], ids=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    found: Ask = request.param
+    return found
+
+
+@pytest.mark.parametrize(
+    "obstacle", [DROPPED, BUSY, Answer(429), Answer(502, "<html>"), Answer(504)]
+)
+def test_what_may_pass_is_tried_again(ask: Ask, obstacle: Answer) -> None:
+    with following(obstacle, Answer()) as script:
+        assert ask(script.url, Patience()) == {"item_id": "x"}
+        assert script.asked == ["GET /v1/items/x"] * 2
+
+
+def test_a_missing_answer_is_tried_again(ask: Ask) -> None:
+    with following(Answer(hangs=True), Answer()) as script:
+        assert ask(script.url, Patience(timeout_seconds=0.2)) == {"item_id": "x"}
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
+def test_what_will_not_pass_is_not_tried_again(ask: Ask, status: int) -> None:
+    with following(Answer(status, '{"code": "some_code", "detail": "why"}')) as script:
+        with pytest.raises(ProblemError, match=f"^{status} some_code: why$") as caught:
+            ask(script.url, Patience())
+        assert caught.value.problem == {"code": "some_code", "detail": "why"}
+        assert len(script.asked) == 1
+
+
+def test_it_gives_up_after_as_many_attempts_as_it_may_make(ask: Ask) -> None:
+    with following(BUSY, BUSY) as script, pytest.raises(ProblemError) as caught:
+        ask(script.url, Patience(attempts_max=2))
+    assert caught.value.code == "not_ready"
+    assert len(script.asked) == 2
+
+
+def test_it_does_not_wait_longer_than_it_may(ask: Ask) -> None:
+    with following(Answer(503, "{}", retry_after="3600")) as script:
+        with pytest.raises(ProblemError) as caught:
+            ask(script.url, Patience())
+        assert caught.value.retry_after_seconds == 3600
+        assert len(script.asked) == 1
+
+
+def test_it_waits_as_long_as_the_service_says(ask: Ask) -> None:
+    with following(Answer(503, "{}", retry_after="1"), Answer()) as script:
+        began = time.monotonic()
+        ask(script.url, Patience())
+        assert time.monotonic() - began >= 1
+
+
+def test_nobody_listening_is_said(ask: Ask) -> None:
+    with following() as script:
+        url = script.url
+    with pytest.raises(UnreachableError, match="did not answer: ConnectError") as caught:
+        ask(url, Patience(attempts_max=2))
+    assert isinstance(caught.value, CofineError)
+    assert caught.value.__cause__ is not None
+
+
+def test_ids_are_quoted_and_an_empty_answer_is_none() -> None:
+    with following(Answer(204, "")) as script, Client(script.url) as client:
+        client.erase_user("a/b ü")
+        assert script.asked == ["DELETE /v1/users/a%2Fb%20%C3%BC"]
+
+
+def test_an_event_is_sent_as_it_is() -> None:
+    event: cofine.Event = {"event_id": "1", "user_id": "u", "item_id": "i"}
+    with following(Answer(body="{}")) as script, Client(script.url) as client:
+        client.send_events([event])
+        assert json.loads(script.asked[0].removeprefix("POST /v1/events ")) == {"events": [event]}
+
+
+DOCUMENTED = {
+    "RecommendOptions": "RecommendRequest",
+    "RecommendedItem": "RecommendedItemBody",
+    "Degraded": "Degraded",
+    "Recommendation": "RecommendAnswer",
+    "Event": "EventBody",
+    "EventResult": "EventResult",
+    "EventsAnswer": "EventsAnswer",
+    "HistoryEntry": "HistoryEntryBody",
+    "User": "UserAnswer",
+    "Item": "ItemAnswer",
+}
+
+
+@pytest.mark.parametrize(("ours", "documented"), DOCUMENTED.items())
+def test_the_types_are_those_of_the_openapi_document(ours: str, documented: str) -> None:
+    schemas = create_app(load_settings()).openapi()["components"]["schemas"]
+    assert list(typing.get_type_hints(getattr(cofine, ours))) == [
+        *schemas[documented]["properties"]
+    ]
+
+
+def test_every_type_of_an_answer_is_compared() -> None:
+    kinds = {name for name, kind in vars(cofine).items() if typing.is_typeddict(kind)}
+    assert kinds == set(DOCUMENTED)
+    assert re.findall(r"^(?:from|import) (?:service|model)\b", open_source(), re.MULTILINE) == []
+
+
+def open_source() -> str:
+    assert cofine.__file__ is not None
+    with open(cofine.__file__, encoding="utf-8") as file:  # noqa: PTH123
+        return file.read()
