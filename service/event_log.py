@@ -39,6 +39,7 @@ SEGMENT_SECONDS = 3_600.0
 WAITING_MAX = 10_000
 """Entries that wait to be written; beyond them events are refused and impressions dropped."""
 _BATCH_MAX = 1_000
+_CLOSE_SECONDS = 5.0
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -121,9 +122,10 @@ class EventLog:
         self._thread.start()
 
     async def close(self) -> None:
-        """Write what waits and end."""
-        await asyncio.to_thread(self._waiting.put, None)
-        await asyncio.to_thread(self._thread.join)
+        """Write what waits and end; a disk that hangs is not waited for."""
+        with contextlib.suppress(queue.Full):
+            await asyncio.to_thread(self._waiting.put, None, timeout=_CLOSE_SECONDS)
+            await asyncio.to_thread(self._thread.join, _CLOSE_SECONDS)
 
     async def append(
         self, kind: Kind, records: Sequence[Mapping[str, Any]], *, deadline_seconds: float

@@ -95,6 +95,7 @@ class RecommendationIds:
         """Return the id of an answer with these items; any number of them, also none."""
         random = secrets.token_bytes(_RANDOM_BYTES)
         first_rank = items[0].rank if items else 1
+        hashing = _item_hashing(random)
         body = b"".join(
             (
                 bytes([_FORMAT]),
@@ -103,7 +104,7 @@ class RecommendationIds:
                 _short_text(bundle),
                 _short_text(variant),
                 first_rank.to_bytes(_RANK_BYTES),
-                *(_item_mark(random, item.item_id, item.source) for item in items),
+                *(_item_mark(hashing, item.item_id, item.source) for item in items),
             )
         )
         return base64.urlsafe_b64encode(body + _tag(self._keys[0], body)).decode().rstrip("=")
@@ -123,7 +124,7 @@ class RecommendationIds:
         age_ms = self._clock_ms() - recommended_ms
         if not -_AHEAD_MS <= age_ms <= ATTRIBUTION_SECONDS * 1_000:
             return "expired"
-        hash_bits = _item_hash(random, item_id)
+        hash_bits = _item_hash(_item_hashing(random), item_id)
         for place in range(len(marks) // _ITEM_BYTES):
             mark = int.from_bytes(marks[place * _ITEM_BYTES : (place + 1) * _ITEM_BYTES])
             if mark >> _SOURCE_BITS == hash_bits:
@@ -153,11 +154,16 @@ def _short_text(text: str) -> bytes:
     return bytes([len(encoded)]) + encoded
 
 
-def _item_mark(random: bytes, item_id: str, source: str) -> bytes:
+def _item_hashing(random: bytes) -> "hashlib.blake2b":
+    return hashlib.blake2b(random, digest_size=_ITEM_BYTES)
+
+
+def _item_mark(hashing: "hashlib.blake2b", item_id: str, source: str) -> bytes:
     number = ITEM_SOURCES.index(source if source in ITEM_SOURCES else OTHER)
-    return ((_item_hash(random, item_id) << _SOURCE_BITS) | number).to_bytes(_ITEM_BYTES)
+    return ((_item_hash(hashing, item_id) << _SOURCE_BITS) | number).to_bytes(_ITEM_BYTES)
 
 
-def _item_hash(random: bytes, item_id: str) -> int:
-    digest = hashlib.blake2b(item_id.encode(), digest_size=_ITEM_BYTES, key=random).digest()
-    return int.from_bytes(digest) >> _SOURCE_BITS
+def _item_hash(hashing: "hashlib.blake2b", item_id: str) -> int:
+    one = hashing.copy()
+    one.update(item_id.encode())
+    return int.from_bytes(one.digest()) >> _SOURCE_BITS

@@ -57,12 +57,17 @@ const pick = (items, number) => items[number % items.length];
 // Popular items, and what follows from them; then every user has a history, in batches of events.
 export function setup() {
   const items = new Set();
+  const shown = [];
   const learn = (body) => {
     const answer = post('/v1/recommend', { ...body, k: 100 });
     if (answer.status !== 200) {
       exec.test.abort(`${URL} does not recommend: ${answer.status} ${answer.body}`);
     }
-    answer.json('items').forEach((item) => items.add(item.item_id));
+    const recommendation_id = answer.json('recommendation_id');
+    answer.json('items').forEach((item) => {
+      items.add(item.item_id);
+      shown.push({ item_id: item.item_id, recommendation_id });
+    });
   };
   learn({});
   [...items].slice(0, 20).forEach((item) => learn({ history: [item] }));
@@ -79,7 +84,7 @@ export function setup() {
       exec.test.abort(`${URL} stores no events: ${answer.status} ${answer.body}`);
     }
   }
-  return { run, items: known };
+  return { run, items: known, shown };
 }
 
 function eventBody(run, name, user, item) {
@@ -97,8 +102,9 @@ export function inlineHistory({ items }) {
   recommended(post('/v1/recommend', { history, k: 10 }));
 }
 
-export function event({ run, items }) {
+export function event({ run, shown }) {
   const number = exec.scenario.iterationInTest;
-  const answer = post('/v1/events', eventBody(run, number, number, pick(items, 11 * number)));
+  const { item_id, recommendation_id } = pick(shown, 11 * number);
+  const answer = post('/v1/events', { ...eventBody(run, number, number, item_id), recommendation_id });
   check(answer, { 'is stored': (r) => r.status === 200 && r.json('accepted') === 1 });
 }

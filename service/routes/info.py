@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from service import schemas
+from service.recommendation_id import ATTRIBUTION_SECONDS
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
 from service.schemas import InfoAnswer, LevelBody
@@ -55,4 +56,6 @@ def _limits(settings: Settings) -> dict[str, int]:
         "stored_event_ids_max": settings.event_ids_max,
         "event_id_window_seconds": settings.event_id_window_seconds,
         "state_ttl_seconds": settings.state_ttl_seconds,
+        "recommendation_id_max_characters": schemas.RECOMMENDATION_ID_MAX,
+        "attribution_seconds": ATTRIBUTION_SECONDS,
     }

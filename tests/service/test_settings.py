@@ -68,6 +68,17 @@ def test_settings_are_frozen_and_hide_the_password() -> None:
     assert "hunter2" not in repr(settings)
 
 
+def test_secrets_are_hidden_and_must_be_long() -> None:
+    old, new = "hunter2" * 5, "n" * 32
+    settings = load_settings(recommendation_secrets=f"{new},{old}")
+    assert settings.signing_secrets() == [new, old]
+    assert "hunter2" not in repr(settings)
+    for short in ("hunter2", f"{new},hunter2", f"{new},"):
+        with pytest.raises(SettingsError, match="at least 32 characters each") as caught:
+            load_settings(recommendation_secrets=short)
+        assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_is_described(name: str) -> None:
     description = Settings.model_fields[name].description

@@ -19,9 +19,10 @@ from tests.deployment.manifests import Manifest, Manifests, Workload
 SECRETS = {
     PREFIX + name.upper()
     for name, field in Settings.model_fields.items()
-    if field.annotation is SecretStr
+    if SecretStr in (field.annotation, *get_args(field.annotation))
 }
-_EXTERNAL_URL = "redis://redis.example.com:6379/0"
+_STAND_INS = {"url": "redis://redis.example.com:6379/0", "recommendation-secrets": "s" * 64}
+"""By the key in a Secret that is not in the repository."""
 _CREDENTIALS = re.compile(r"\w+://[^/\s]*:[^/\s]*@|BEGIN [A-Z ]*PRIVATE KEY|(?i:password|token)=")
 
 
@@ -31,19 +32,23 @@ def environment(manifests: Manifests, container: Manifest) -> dict[str, str]:
     for source in container.get("envFrom", ()):
         found |= manifests.one("ConfigMap", source["configMapRef"]["name"]).get("data", {})
     for variable in container.get("env", ()):
-        value = variable.get("value")
-        found[variable["name"]] = value if value is not None else _value(manifests, variable)
+        value = variable.get("value") or _value(manifests, variable)
+        if value is not None:
+            found[variable["name"]] = value
     return found
 
 
-def _value(manifests: Manifests, variable: Manifest) -> str:
+def _value(manifests: Manifests, variable: Manifest) -> str | None:
+    """The variable's value from elsewhere, None for an optional one that is not there."""
     reference = variable["valueFrom"].get("secretKeyRef")
     if reference is None:
         return "1"  # a number of the pod's own, as its CPUs
     if reference["name"] not in manifests.names("Secret"):
-        return _EXTERNAL_URL
-    secret = manifests.one("Secret", reference["name"])
-    return base64.b64decode(secret["data"][reference["key"]]).decode()
+        return _STAND_INS[reference["key"]]
+    data = manifests.one("Secret", reference["name"])["data"]
+    if reference["key"] not in data and reference.get("optional"):
+        return None
+    return base64.b64decode(data[reference["key"]]).decode()
 
 
 def service_settings(manifests: Manifests, container: Manifest) -> Settings:
