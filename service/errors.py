@@ -7,6 +7,10 @@ ServiceError
     DeadlineExceededError       the request's time is up before its answer
     ClientGoneError             the client closed the connection before its answer
     NotReadyError               the service is starting or draining
+    AccessError                 the caller may not do this
+        UnauthenticatedError    no key, no user token, or a wrong one
+        ForbiddenError          the key may not do this
+        RateLimitedError        the key has been used too often
     StateUnavailableError       the user state cannot be reached in time
         EventsNotStoredError    so some events of a request are not stored
 SettingsError                   a COFINE_* variable is unknown or has an unusable value
@@ -64,6 +68,30 @@ class ClientGoneError(ServiceError):
 
 class NotReadyError(ServiceError):
     """The service is starting or draining."""
+
+
+class AccessError(ServiceError):
+    """The caller may not do this.
+
+    Attributes:
+        reason: a stable word for it, as in the metrics.
+    """
+
+    def __init__(self, reason: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.reason = reason
+
+
+class UnauthenticatedError(AccessError):
+    """No key, no user token, or a wrong one."""
+
+
+class ForbiddenError(AccessError):
+    """The key is right, and may not do this."""
+
+
+class RateLimitedError(AccessError):
+    """The key has been used too often."""
 
 
 class StateUnavailableError(ServiceError):

@@ -37,6 +37,11 @@ ABANDONED_STAGES = ("queue", "compute")
 STATE_OPERATIONS = ("read", "append", "erase")
 STATE_OUTCOMES = ("ok", "miss", "timeout", "error", "open")
 EVENT_OUTCOMES = ("accepted", "duplicate", "dropped")
+ACCESS_REFUSALS = (
+    *("no_key", "unknown_key", "expired_key", "no_user_token", "bad_user_token"),
+    *("scope", "foreign_user", "rate_limit"),
+)
+KEYS_RELOAD_OUTCOMES = ("ok", "refused")
 CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -56,6 +61,7 @@ class Metrics:
         self._build_http(registry)
         self._build_recommend(registry)
         self._build_state(registry)
+        self._build_access(registry)
         self._build_bundle(registry)
 
     def _build_http(self, registry: CollectorRegistry) -> None:
@@ -162,6 +168,28 @@ class Metrics:
             "Events by what became of them; dropped ones were refused with 503.",
             ("outcome", EVENT_OUTCOMES),
             registry,
+        )
+
+    def _build_access(self, registry: CollectorRegistry) -> None:
+        self.api_keys = Gauge(
+            "cofine_api_keys", "Keys in force; 0 where everybody may call.", registry=registry
+        )
+        self.keys_reloads = _counters(
+            "cofine_keys_reloads_total",
+            "Changes of the keys file; refused ones left the former keys in force.",
+            ("outcome", KEYS_RELOAD_OUTCOMES),
+            registry,
+        )
+        self.access_refused = _counters(
+            "cofine_access_refused_total",
+            "Requests refused with 401, 403 or the 429 of a key's limit.",
+            ("reason", ACCESS_REFUSALS),
+            registry,
+        )
+        self.rate_limit_local = Counter(
+            "cofine_rate_limit_local_total",
+            "Requests counted in this process because Redis did not answer.",
+            registry=registry,
         )
 
     def _build_bundle(self, registry: CollectorRegistry) -> None:

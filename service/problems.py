@@ -20,12 +20,15 @@ from service.errors import (
     ClientGoneError,
     DeadlineExceededError,
     EventsNotStoredError,
+    ForbiddenError,
     InvalidFieldError,
     ItemNotFoundError,
     NotReadyError,
     QueueFullError,
+    RateLimitedError,
     ServiceError,
     StateUnavailableError,
+    UnauthenticatedError,
 )
 from service.log_config import request_id_in_context
 
@@ -56,6 +59,11 @@ INTERNAL = Kind(500, "internal_error", "The service failed")
 KINDS: Mapping[type[ServiceError], Kind] = {
     ItemNotFoundError: Kind(404, "item_not_found", "The catalogue does not hold the item"),
     InvalidFieldError: INVALID,
+    UnauthenticatedError: Kind(401, "unauthenticated", "The caller is not known"),
+    ForbiddenError: Kind(403, "forbidden", "The caller may not do this"),
+    RateLimitedError: Kind(
+        429, "rate_limited", "The key has been used too often", is_retryable=True
+    ),
     QueueFullError: Kind(429, "queue_full", "Too many requests are waiting", is_retryable=True),
     ClientGoneError: Kind(499, "client_gone", "The client closed the connection"),
     NotReadyError: Kind(503, "not_ready", "The service is not ready", is_retryable=True),
@@ -130,6 +138,8 @@ async def on_service_error(_: Request, error: Exception) -> Response:
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = 'Bearer realm="cofine"'
     errors = []
     if error.pointer is not None:
         errors = [{"detail": error.detail, "code": kind.code, "pointer": error.pointer}]

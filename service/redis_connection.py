@@ -18,6 +18,7 @@ import random
 from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
@@ -48,7 +49,7 @@ class Script:
 
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """Return the SHA-1 of the text, which Redis uses as the name."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
@@ -80,7 +81,7 @@ class RedisConnection:
         self._url = url
         self._limits = limits
         self._metrics = metrics
-        self._shas = {script: script.sha for script in scripts}
+        self._scripts = scripts
         self._places = asyncio.Semaphore(limits.connections_max)
         self._client = self._new_client()
         self._failures = 0
@@ -118,6 +119,8 @@ class RedisConnection:
         deadline_seconds: float,
     ) -> Any:
         """Run the script atomically and return what it returns (bytes, int, list or None).
+
+        A script that was not named at the beginning is sent whole the first time.
 
         Raises:
             StateUnavailableError: not within `deadline_seconds`, failed, or the breaker is open.
@@ -160,7 +163,7 @@ class RedisConnection:
             values = (len(keys), *keys, *arguments)
             try:
                 return await client.execute_command(  # type: ignore[no-untyped-call]
-                    "EVALSHA", self._shas[script], *values
+                    "EVALSHA", script.sha, *values
                 )
             except NoScriptError:  # a restarted or flushed server; EVAL also loads it
                 return await client.execute_command(  # type: ignore[no-untyped-call]
@@ -225,7 +228,7 @@ class RedisConnection:
         return reason
 
     async def _load_scripts(self, client: "Redis") -> None:
-        for script in self._shas:
+        for script in self._scripts:
             await client.execute_command(  # type: ignore[no-untyped-call]
                 "SCRIPT LOAD", script.text
             )

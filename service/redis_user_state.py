@@ -101,6 +101,11 @@ class RedisUserState:
         )
 
     @property
+    def connection(self) -> RedisConnection:
+        """The way to the server, which others may use between `start` and `close`."""
+        return self._connection
+
+    @property
     def is_available(self) -> bool:
         """Whether the breaker lets calls through."""
         return self._connection.is_closed

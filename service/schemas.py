@@ -268,6 +268,9 @@ class InfoAnswer(BaseModel):
     levels: list[LevelBody] = Field(description="Coarse to fine.")
     limits: dict[str, int] = Field(description="Each name ends with its unit.")
     state: StateBody
+    access: Literal["open", "keys"] = Field(
+        description="`open` where everybody may call, because no keys are configured."
+    )
 
 
 class LiveAnswer(BaseModel):

@@ -15,7 +15,9 @@ from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
 from service.engine import Engine, ServedRecommender
 from service.metrics import Metrics
+from service.rate_limits import LocalRateLimits, RateLimits
 from service.redis_connection import ConnectionLimits
+from service.redis_rate_limits import RedisRateLimits
 from service.redis_user_state import RedisUserState
 from service.settings import Settings
 from service.user_state import MemoryUserState, StateLimits, UserStateStore
@@ -130,6 +132,7 @@ class Serving:
         self.metrics = metrics
         self.bundle = bundle
         self.store = make_store(settings, metrics)
+        self.rate_limits = make_rate_limits(self.store, settings, metrics)
         self.engine = Engine(
             make_recommender,
             workers=settings.workers,
@@ -192,6 +195,14 @@ def make_store(settings: Settings, metrics: Metrics) -> UserStateStore:
         probe_interval_seconds=settings.redis_probe_interval_ms / 1_000,
     )
     return RedisUserState(url, limits, metrics, connection_limits)
+
+
+def make_rate_limits(store: UserStateStore, settings: Settings, metrics: Metrics) -> RateLimits:
+    """Return what counts requests, beside the user state and so shared as far as that is."""
+    if isinstance(store, RedisUserState):
+        deadline_seconds = settings.state_read_deadline_ms / 1_000
+        return RedisRateLimits(store.connection, metrics, deadline_seconds=deadline_seconds)
+    return LocalRateLimits()
 
 
 async def serving_of(connection: HTTPConnection) -> Serving:

@@ -79,6 +79,7 @@ def _service() -> dashboard.Dashboard:
         ("Latency", _latency()),
         ("Quality", _quality()),
         ("State", _state()),
+        ("Access", _access()),
         ("Resources", _resources()),
     ):
         board.with_row(dashboard.Row(title).id(next(numbers)))
@@ -288,6 +289,30 @@ def _state() -> list[Panel]:
             "0 when the state is in Redis.",
             "short",
             (f"cofine_memory_state_entries{{{_HERE}}}", "{{instance}}"),
+        ),
+    ]
+
+
+def _access() -> list[Panel]:
+    return [
+        _lines(
+            "Refused callers",
+            "401, 403, and the 429 of a key's own limit, by why.",
+            "reqps",
+            _by("cofine_access_refused_total", "reason", "{{reason}}"),
+        ),
+        _lines(
+            "Keys in force",
+            "0 where everybody may call.",
+            "none",
+            (f"cofine_api_keys{{{_HERE}}}", "{{instance}}"),
+        ),
+        _lines(
+            "Keys file, limits without Redis",
+            "Changes of the keys file; requests that one replica alone counted.",
+            "cps",
+            _by("cofine_keys_reloads_total", "outcome", "keys file: {{outcome}}"),
+            (f"sum(rate(cofine_rate_limit_local_total{{{_HERE}}}{_RATE}))", "counted locally"),
         ),
     ]
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from service.errors import EventsNotStoredError, StateUnavailableError
 from service.routes.answers import InServing, json_answer, problems
 from service.schemas import EventBatch, EventBody, EventResult, EventsAnswer, EventsRequest
+from service.scopes import allows
 from service.serving import Serving
 from service.user_state import Event, Outcome, wall_clock_ms
 
@@ -16,6 +17,7 @@ router = APIRouter(tags=["events"])
 
 @router.post(
     "/v1/events",
+    openapi_extra=allows("publishable", "write"),
     response_model=EventsAnswer,
     responses=problems(400, 408, 413, 415, 422, 503),
 )

@@ -14,6 +14,7 @@ from service.errors import InvalidFieldError, StateUnavailableError
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
+from service.scopes import allows
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
@@ -23,6 +24,7 @@ router = APIRouter(tags=["recommend"])
 
 @router.post(
     "/v1/recommend",
+    openapi_extra=allows("publishable", "read"),
     response_model=RecommendAnswer,
     responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
 )

@@ -5,12 +5,18 @@ from starlette.responses import Response
 
 from service.routes.answers import InServing, UserId, json_answer, problems
 from service.schemas import HistoryEntryBody, UserAnswer
+from service.scopes import allows
 
 # `:id`, because a user id may hold a slash.
 router = APIRouter(tags=["users"])
 
 
-@router.get("/v1/users/{user_id:id}", response_model=UserAnswer, responses=problems(422, 503))
+@router.get(
+    "/v1/users/{user_id:id}",
+    response_model=UserAnswer,
+    responses=problems(422, 503),
+    openapi_extra=allows("read"),
+)
 async def read_user(user_id: UserId, serving: InServing) -> Response:
     """Tell what is stored of a user; an unknown user has an empty history."""
     state = await serving.store.read(
@@ -34,7 +40,12 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
     )
 
 
-@router.delete("/v1/users/{user_id:id}", status_code=204, responses=problems(422, 503))
+@router.delete(
+    "/v1/users/{user_id:id}",
+    status_code=204,
+    responses=problems(422, 503),
+    openapi_extra=allows("write"),
+)
 async def erase_user(user_id: UserId, serving: InServing) -> Response:
     """Erase everything stored of a user; 204 also for an unknown one."""
     await serving.store.erase(

@@ -24,6 +24,10 @@ TYPES = {
     "cofine_redis_circuit_state": "gauge",
     "cofine_state_events": "counter",
     "cofine_memory_state_entries": "gauge",
+    "cofine_api_keys": "gauge",
+    "cofine_keys_reloads": "counter",
+    "cofine_access_refused": "counter",
+    "cofine_rate_limit_local": "counter",
     "cofine_build_info": "gauge",  # an info metric in the text format
     "cofine_bundle_info": "gauge",
     "cofine_bundle_load_timestamp_seconds": "gauge",
