@@ -15,12 +15,13 @@ from starlette.routing import Route
 
 from service import problems
 from service.access_control import AccessControl, own_user_only
+from service.bundle_folder import BundleFolder
 from service.engine import ServedRecommender
 from service.errors import ServiceError
 from service.keys_file import KeysFile
 from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
-from service.routes import events, health, info, items, metrics, recommend, users
+from service.routes import bundles, events, health, info, items, metrics, recommend, users
 from service.routes.answers import problems as problem_answers
 from service.schemas import Problem
 from service.scopes import SECURITY_SCHEMES, USER_TOKEN_HEADER
@@ -41,6 +42,7 @@ _ROUTERS = (
     events.router,
     users.router,
     items.router,
+    bundles.router,
     info.router,
     health.router,
     metrics.router,
@@ -65,6 +67,7 @@ def create_app(
     chosen = settings or load_settings()
     measured = Metrics()
     keys = KeysFile(chosen.keys, measured)
+    BundleFolder(chosen.bundles, chosen.bundle)  # so that the settings are refused here
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,6 +3,9 @@
 ServiceError
     ItemNotFoundError           the catalogue in service does not hold the item
     InvalidFieldError           a well-formed request names something that does not exist
+    BundleNotFoundError         no bundle of this name can be put in service
+    BundleRefusedError          the bundle cannot be used
+    RolloutConflictError        the rollout does not allow this change, or has changed meanwhile
     QueueFullError              as many requests wait as may wait
     DeadlineExceededError       the request's time is up before its answer
     ClientGoneError             the client closed the connection before its answer
@@ -52,6 +55,18 @@ class ItemNotFoundError(ServiceError):
 
 class InvalidFieldError(ServiceError):
     """A well-formed request names something that does not exist; `pointer` says where."""
+
+
+class BundleNotFoundError(ServiceError):
+    """No bundle of this name can be put in service."""
+
+
+class BundleRefusedError(ServiceError):
+    """The bundle cannot be used; the detail says why."""
+
+
+class RolloutConflictError(ServiceError):
+    """The rollout does not allow this change, or was changed at the same time."""
 
 
 class QueueFullError(ServiceError):

@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
+    BundleNotFoundError,
+    BundleRefusedError,
     ClientGoneError,
     DeadlineExceededError,
     EventsNotStoredError,
@@ -26,6 +28,7 @@ from service.errors import (
     NotReadyError,
     QueueFullError,
     RateLimitedError,
+    RolloutConflictError,
     ServiceError,
     StateUnavailableError,
     UnauthenticatedError,
@@ -59,6 +62,9 @@ INTERNAL = Kind(500, "internal_error", "The service failed")
 KINDS: Mapping[type[ServiceError], Kind] = {
     ItemNotFoundError: Kind(404, "item_not_found", "The catalogue does not hold the item"),
     InvalidFieldError: INVALID,
+    BundleNotFoundError: Kind(404, "bundle_not_found", "There is no such bundle"),
+    BundleRefusedError: Kind(422, "bundle_refused", "The bundle cannot be used"),
+    RolloutConflictError: Kind(409, "rollout_conflict", "The rollout cannot be changed like this"),
     UnauthenticatedError: Kind(401, "unauthenticated", "The caller is not known"),
     ForbiddenError: Kind(403, "forbidden", "The caller may not do this"),
     RateLimitedError: Kind(

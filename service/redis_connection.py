@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,6 +139,26 @@ class RedisConnection:
             self._count_failure(client, "timeout")
             raise StateUnavailableError("timeout")
         return self._result(client, call)
+
+    async def listen(self, channel: str, on_message: Callable[[], None]) -> None:
+        """Call `on_message` after every message of `channel`, until cancelled.
+
+        It is also called at every new connection, since messages may have been missed before.
+        """
+        while True:
+            client = self._new_client()
+            try:
+                async with client.pubsub(ignore_subscribe_messages=True) as subscription:
+                    await subscription.subscribe(channel)
+                    on_message()
+                    while True:
+                        waited = await subscription.get_message(timeout=_PROBE_TIMEOUT_SECONDS)
+                        if waited is not None:
+                            on_message()
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(self._limits.probe_interval_seconds)
+            finally:
+                await _close_client(client)
 
     def _result(self, client: "Redis", call: "asyncio.Task[Any]") -> Any:
         error = call.exception()

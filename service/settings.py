@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bundle: Path = Field(default=Path("bundles/demo"), description="Folder of the bundle to serve.")
+    bundles: Path | None = Field(
+        default=None,
+        description="Folder that holds the bundle and others that an admin key may put in "
+        "service; none by default.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="TCP port to listen on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

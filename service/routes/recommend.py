@@ -51,19 +51,26 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     started = time.perf_counter()
     state, is_degraded = await _read_state(serving, body.user_id)
     query = _query(body, state)
+    served = serving.variants.serving(body.user_id)
     left_seconds = serving.settings.deadline_ms / 1_000 - (time.perf_counter() - started)
     try:
-        found = await serving.engine.recommend(query, deadline_seconds=left_seconds)
+        found = await served.engine.recommend(query, deadline_seconds=left_seconds)
     except UnknownCategoryError as error:
         raise _unknown_category(body.categories, error) from None
     _count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    serving.variants.shadow(query, found)
+    seconds = time.perf_counter() - started
+    source = found.items[0].source if found.items else "empty"
+    serving.metrics.variant_answers[served.role, source].inc()
+    serving.metrics.variant_duration[served.role].observe(seconds)
     return RecommendAnswer(
         recommendation_id=uuid.uuid4().hex,
-        bundle=serving.bundle.bundle_id,
-        catalogue_version=serving.bundle.catalogue_version,
+        bundle=served.bundle.bundle_id,
+        variant=served.role,
+        catalogue_version=served.bundle.catalogue_version,
         items=[_item_body(item, explain=body.explain) for item in found.items],
         degraded=Degraded(state_unavailable=True) if is_degraded else None,
-        took_ms=round((time.perf_counter() - started) * 1_000, 3),
+        took_ms=round(seconds * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
 

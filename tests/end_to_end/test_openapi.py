@@ -27,8 +27,14 @@ WITH_INPUT = (
     ("GET", "/v1/users/{user_id}"),
     ("DELETE", "/v1/users/{user_id}"),
     ("GET", "/v1/items/{item_id}"),
+    ("POST", "/v1/bundles/{name}:load"),
+    ("POST", "/v1/bundles/{name}:activate"),
+    ("POST", "/v1/bundles/{name}:rollback"),
 )
-WITHOUT_INPUT = (("GET", "/v1/info"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics"))
+WITHOUT_INPUT = (
+    *(("GET", "/v1/info"), ("GET", "/v1/bundles")),
+    *(("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")),
+)
 TRIED = (
     *((*operation, mode) for operation in WITH_INPUT for mode in GenerationMode),
     *((*operation, GenerationMode.POSITIVE) for operation in WITHOUT_INPUT),
