@@ -231,6 +231,8 @@ class UserAnswer(BaseModel):
     history: list[HistoryEntryBody] = Field(description="Oldest first.")
     history_items: int
     seen_items: int
+    seen: list[str] = Field(description="Item ids, more than the history holds.")
+    event_ids: list[str] = Field(description="Kept for a while, to recognise repeated events.")
     events: int = Field(description="Events accepted since the user became known.")
     history_version: int
 

@@ -18,10 +18,10 @@ router = APIRouter(tags=["users"])
     openapi_extra=allows("read"),
 )
 async def read_user(user_id: UserId, serving: InServing) -> Response:
-    """Tell what is stored of a user; an unknown user has an empty history."""
-    state = await serving.store.read(
-        user_id, deadline_seconds=serving.settings.state_write_deadline_ms / 1_000
-    )
+    """Tell everything that is stored of a user; an unknown user has an empty history."""
+    deadline_seconds = serving.settings.state_write_deadline_ms / 1_000
+    state = await serving.store.read(user_id, deadline_seconds=deadline_seconds)
+    event_ids = await serving.store.event_ids(user_id, deadline_seconds=deadline_seconds)
     history = [
         HistoryEntryBody(
             item_id=entry.item_id, timestamp=entry.timestamp_ms / 1_000, type=entry.type
@@ -34,6 +34,8 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
             history=history,
             history_items=len(history),
             seen_items=len(state.seen),
+            seen=list(state.seen),
+            event_ids=sorted(event_ids),
             events=state.events,
             history_version=state.version,
         )
