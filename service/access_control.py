@@ -90,7 +90,8 @@ class AccessControl:
             self._metrics.access_refused[error.reason].inc()
             await _refuse(error, scope, receive, send)
             return
-        await self._app({**scope, _CALLER: caller}, receive, send)
+        scope[_CALLER] = caller  # in place: what stands around reads the route from it later
+        await self._app(scope, receive, send)
 
     def _route(self, scope: Scope) -> tuple[APIRoute, frozenset[KeyScope]] | None:
         for route, scopes in self._scopes:
