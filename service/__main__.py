@@ -108,6 +108,7 @@ def main() -> None:
     try:
         settings = load_settings()
         bundle = open_bundle(settings)
+        app = create_app(settings, bundle, recommender_factory(bundle))
     except (SettingsError, ModelError) as error:
         reason = _printable(" ".join(str(error).split()))  # one line, whatever it is from
         sys.stderr.write(f"cofine-service: {type(error).__name__}: {reason}\n")
@@ -115,7 +116,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     listener = start_logging(settings.log_level)
     try:
-        DrainingServer(create_app(settings, bundle, recommender_factory(bundle)), settings).run()
+        DrainingServer(app, settings).run()
     except KeyboardInterrupt:
         return
     finally:

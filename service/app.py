@@ -1,25 +1,31 @@
 """The application: puts routes, middleware and error answers together, and owns start and end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from service import problems
+from service.access_control import AccessControl, own_user_only
 from service.admission import Admission
+from service.bundle_folder import BundleFolder
 from service.engine import ServedRecommender
 from service.errors import ServiceError
+from service.keys_file import KeysFile
 from service.metrics import Metrics
-from service.middleware import PROBES, BodyLimit, RequestContext
-from service.routes import events, health, info, items, metrics, recommend, users
+from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
+from service.routes import bundles, events, health, info, items, metrics, recommend, users
+from service.routes.answers import problems as problem_answers
 from service.schemas import Problem
+from service.scopes import SECURITY_SCHEMES, USER_TOKEN_HEADER
 from service.serving import (
     ServedBundle,
     Serving,
@@ -37,6 +43,7 @@ _ROUTERS = (
     events.router,
     users.router,
     items.router,
+    bundles.router,
     info.router,
     health.router,
     metrics.router,
@@ -56,10 +63,12 @@ def create_app(
         make_recommender: one call per worker; must be given when `bundle` is.
 
     Raises:
-        SettingsError: unusable COFINE_* variables.
+        SettingsError: unusable COFINE_* variables, or an unusable keys file.
     """
     chosen = settings or load_settings()
     measured = Metrics()
+    keys = KeysFile(chosen.keys, measured)
+    BundleFolder(chosen.bundles, chosen.bundle)  # so that the settings are refused here
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,8 +79,10 @@ def create_app(
             serving = Serving(chosen, measured, bundle, make_recommender)
         app.state.serving = serving
         await serving.start()
+        keys.start()
         yield
         serving.is_draining = True
+        await keys.stop()
         await serving.stop()
         if export is not None:
             await asyncio.to_thread(export.close)
@@ -83,6 +94,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(own_user_only)],
         exception_handlers={
             ServiceError: problems.on_service_error,
             RequestValidationError: problems.on_validation_error,
@@ -97,6 +109,9 @@ def create_app(
         max_bytes=chosen.body_max_bytes,
         deadline_seconds=chosen.body_deadline_ms / 1_000,
     )
+    app.add_middleware(AccessControl, keys=keys, routes=_api_routes(), metrics=measured)
+    if chosen.cors_origins:
+        _share_with_pages(app, chosen.cors_origins)
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
     app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
     app.add_middleware(
@@ -112,6 +127,17 @@ def create_app(
     )
     _document_problems(app)
     return app
+
+
+def _share_with_pages(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let web pages of these origins read answers; keys travel in a header, never in cookies."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER, USER_TOKEN_HEADER],
+        expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+    )
 
 
 def _trace(app: FastAPI, endpoint: str) -> "SpanExport":
@@ -140,7 +166,18 @@ def _document_problems(app: FastAPI) -> None:
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(problem.pop("$defs", {}))
             schemas[Problem.__name__] = problem
+            document["components"]["securitySchemes"] = SECURITY_SCHEMES
+            _document_refusals(document)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document_refusals(document: Mapping[str, Any]) -> None:
+    """Add the answers of the access control to every operation that needs a key."""
+    operations = (each for path in document["paths"].values() for each in path.values())
+    for operation in operations:
+        if operation["security"]:
+            for status, answer in problem_answers(401, 403, 429).items():
+                operation["responses"].setdefault(str(status), answer)

@@ -3,10 +3,17 @@
 ServiceError
     ItemNotFoundError           the catalogue in service does not hold the item
     InvalidFieldError           a well-formed request names something that does not exist
+    BundleNotFoundError         no bundle of this name can be put in service
+    BundleRefusedError          the bundle cannot be used
+    RolloutConflictError        the rollout does not allow this change, or has changed meanwhile
     QueueFullError              as many requests wait as may wait
     DeadlineExceededError       the request's time is up before its answer
     ClientGoneError             the client closed the connection before its answer
     NotReadyError               the service is starting or draining
+    AccessError                 the caller may not do this
+        UnauthenticatedError    no key, no user token, or a wrong one
+        ForbiddenError          the key may not do this
+        RateLimitedError        the key has been used too often
     StateUnavailableError       the user state cannot be reached in time
         EventsNotStoredError    so some events of a request are not stored
     EventLogUnavailableError    the event log cannot be written in time
@@ -51,6 +58,18 @@ class InvalidFieldError(ServiceError):
     """A well-formed request names something that does not exist; `pointer` says where."""
 
 
+class BundleNotFoundError(ServiceError):
+    """No bundle of this name can be put in service."""
+
+
+class BundleRefusedError(ServiceError):
+    """The bundle cannot be used; the detail says why."""
+
+
+class RolloutConflictError(ServiceError):
+    """The rollout does not allow this change, or was changed at the same time."""
+
+
 class QueueFullError(ServiceError):
     """As many requests wait for a worker as may wait."""
 
@@ -65,6 +84,30 @@ class ClientGoneError(ServiceError):
 
 class NotReadyError(ServiceError):
     """The service is starting or draining."""
+
+
+class AccessError(ServiceError):
+    """The caller may not do this.
+
+    Attributes:
+        reason: a stable word for it, as in the metrics.
+    """
+
+    def __init__(self, reason: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.reason = reason
+
+
+class UnauthenticatedError(AccessError):
+    """No key, no user token, or a wrong one."""
+
+
+class ForbiddenError(AccessError):
+    """The key is right, and may not do this."""
+
+
+class RateLimitedError(AccessError):
+    """The key has been used too often."""
 
 
 class StateUnavailableError(ServiceError):

@@ -7,8 +7,6 @@ from service.event_log import EventLog
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
 
-DEFAULT_VARIANT = "default"
-
 
 class Impressions:
     """Takes note of every recommendation that leaves the service."""
@@ -24,7 +22,7 @@ class Impressions:
         items: Sequence[RecommendedItem],
         *,
         bundle: str,
-        variant: str = DEFAULT_VARIANT,
+        variant: str,
     ) -> str:
         """Return the recommendation id of an answer with these items; waits for nothing.
 
@@ -32,7 +30,7 @@ class Impressions:
             user_id: whom the answer is for, if anybody.
             items: best first.
             bundle: that made it.
-            variant: of the experiment that chose the bundle.
+            variant: the role of the bundle that answered.
         """
         recommendation_id = self._ids.issue(items, bundle=bundle, variant=variant)
         for item in items:

@@ -4,7 +4,7 @@ Names start with `cofine_`, times are in seconds, labels are few and never hold 
 Children of a label are made at once, so that 0 is exported before the first event.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -46,6 +46,13 @@ ABANDONED_STAGES = ("queue", "compute")
 STATE_OPERATIONS = ("read", "append", "erase")
 STATE_OUTCOMES = ("ok", "miss", "timeout", "error", "open")
 EVENT_OUTCOMES = ("accepted", "duplicate", "dropped")
+ACCESS_REFUSALS = (
+    *("no_key", "unknown_key", "expired_key", "no_user_token", "bad_user_token"),
+    *("scope", "foreign_user", "rate_limit"),
+)
+KEYS_RELOAD_OUTCOMES = ("ok", "refused")
+VARIANTS = ("active", "canary")
+SHADOW_OUTCOMES = ("same", "different", "failed", "skipped")
 CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -66,6 +73,7 @@ class Metrics:
         self._build_recommend(registry)
         self._build_state(registry)
         self._build_attribution(registry)
+        self._build_access(registry)
         self._build_bundle(registry)
 
     def _build_http(self, registry: CollectorRegistry) -> None:
@@ -225,6 +233,28 @@ class Metrics:
         kind = event_type if event_type in EVENT_TYPES else OTHER
         self._attributed_events[kind, source, _rank_bucket(rank)].inc()
 
+    def _build_access(self, registry: CollectorRegistry) -> None:
+        self.api_keys = Gauge(
+            "cofine_api_keys", "Keys in force; 0 where everybody may call.", registry=registry
+        )
+        self.keys_reloads = _counters(
+            "cofine_keys_reloads_total",
+            "Changes of the keys file; refused ones left the former keys in force.",
+            ("outcome", KEYS_RELOAD_OUTCOMES),
+            registry,
+        )
+        self.access_refused = _counters(
+            "cofine_access_refused_total",
+            "Requests refused with 401, 403 or the 429 of a key's limit.",
+            ("reason", ACCESS_REFUSALS),
+            registry,
+        )
+        self.rate_limit_local = Counter(
+            "cofine_rate_limit_local_total",
+            "Requests counted in this process because Redis did not answer.",
+            registry=registry,
+        )
+
     def _build_bundle(self, registry: CollectorRegistry) -> None:
         self._build = Info("cofine_build", "The release that serves.", registry=registry)
         self._bundle = Info("cofine_bundle", "The bundle in service.", registry=registry)
@@ -236,6 +266,61 @@ class Metrics:
         self.catalog_items = Gauge(
             "cofine_catalog_items", "Items of the catalogue in service.", registry=registry
         )
+
+        self.variant_duration = _histograms(
+            Histogram(
+                "cofine_variant_duration_seconds",
+                "Time of a whole recommendation by the role of the bundle that served it.",
+                ("variant",),
+                buckets=HTTP_BUCKETS_SECONDS,
+                registry=registry,
+            ),
+            VARIANTS,
+        )
+        answers = Counter(
+            "cofine_variant_answers_total",
+            "Answers by the role of the bundle and where their best item comes from.",
+            ("variant", "source"),
+            registry=registry,
+        )
+        self.variant_answers = {
+            (variant, source): answers.labels(variant, source)
+            for variant in VARIANTS
+            for source in SOURCES
+        }
+        self._variant_bundles = Gauge(
+            "cofine_variant_bundle",
+            "1 for the bundle that has the role.",
+            ("variant", "bundle"),
+            registry=registry,
+        )
+        self.shadow = _counters(
+            "cofine_shadow_total",
+            "Answers that a shadow computed too, compared with what was served.",
+            ("outcome", SHADOW_OUTCOMES),
+            registry,
+        )
+        self.shadow_overlap = Histogram(
+            "cofine_shadow_overlap_ratio",
+            "Share of the served items that the shadow has as well.",
+            buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+            registry=registry,
+        )
+        self.rollout_version = Gauge(
+            "cofine_rollout_version", "Version of the rollout that is followed.", registry=registry
+        )
+        self.rollout_failures = Counter(
+            "cofine_rollout_failures_total",
+            "Rollouts that this replica could not follow.",
+            registry=registry,
+        )
+
+    def describe_rollout(self, version: int, bundles: Mapping[str, str]) -> None:
+        """Publish the version of the rollout and the bundle of each role."""
+        self.rollout_version.set(version)
+        self._variant_bundles.clear()
+        for variant, bundle in bundles.items():
+            self._variant_bundles.labels(variant, bundle).set(1)
 
     def describe_build(self, version: str) -> None:
         """Publish which release serves."""

@@ -17,16 +17,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
+    BundleNotFoundError,
+    BundleRefusedError,
     ClientGoneError,
     DeadlineExceededError,
     EventLogUnavailableError,
     EventsNotStoredError,
+    ForbiddenError,
     InvalidFieldError,
     ItemNotFoundError,
     NotReadyError,
     QueueFullError,
+    RateLimitedError,
+    RolloutConflictError,
     ServiceError,
     StateUnavailableError,
+    UnauthenticatedError,
 )
 from service.log_config import request_id_in_context
 
@@ -57,6 +63,14 @@ INTERNAL = Kind(500, "internal_error", "The service failed")
 KINDS: Mapping[type[ServiceError], Kind] = {
     ItemNotFoundError: Kind(404, "item_not_found", "The catalogue does not hold the item"),
     InvalidFieldError: INVALID,
+    BundleNotFoundError: Kind(404, "bundle_not_found", "There is no such bundle"),
+    BundleRefusedError: Kind(422, "bundle_refused", "The bundle cannot be used"),
+    RolloutConflictError: Kind(409, "rollout_conflict", "The rollout cannot be changed like this"),
+    UnauthenticatedError: Kind(401, "unauthenticated", "The caller is not known"),
+    ForbiddenError: Kind(403, "forbidden", "The caller may not do this"),
+    RateLimitedError: Kind(
+        429, "rate_limited", "The key has been used too often", is_retryable=True
+    ),
     QueueFullError: Kind(429, "queue_full", "Too many requests are waiting", is_retryable=True),
     ClientGoneError: Kind(499, "client_gone", "The client closed the connection"),
     NotReadyError: Kind(503, "not_ready", "The service is not ready", is_retryable=True),
@@ -147,6 +161,8 @@ async def on_service_error(_: Request, error: Exception) -> Response:
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = 'Bearer realm="cofine"'
     errors = []
     if error.pointer is not None:
         errors = [{"detail": error.detail, "code": kind.code, "pointer": error.pointer}]

@@ -15,9 +15,10 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
@@ -48,7 +49,7 @@ class Script:
 
     text: str
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """Return the SHA-1 of the text, which Redis uses as the name."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
@@ -80,7 +81,7 @@ class RedisConnection:
         self._url = url
         self._limits = limits
         self._metrics = metrics
-        self._shas = {script: script.sha for script in scripts}
+        self._scripts = scripts
         self._places = asyncio.Semaphore(limits.connections_max)
         self._client = self._new_client()
         self._failures = 0
@@ -119,6 +120,8 @@ class RedisConnection:
     ) -> Any:
         """Run the script atomically and return what it returns (bytes, int, list or None).
 
+        A script that was not named at the beginning is sent whole the first time.
+
         Raises:
             StateUnavailableError: not within `deadline_seconds`, failed, or the breaker is open.
                 The script may have run all the same.
@@ -136,6 +139,26 @@ class RedisConnection:
             self._count_failure(client, "timeout")
             raise StateUnavailableError("timeout")
         return self._result(client, call)
+
+    async def listen(self, channel: str, on_message: Callable[[], None]) -> None:
+        """Call `on_message` after every message of `channel`, until cancelled.
+
+        It is also called at every new connection, since messages may have been missed before.
+        """
+        while True:
+            client = self._new_client()
+            try:
+                async with client.pubsub(ignore_subscribe_messages=True) as subscription:
+                    await subscription.subscribe(channel)
+                    on_message()
+                    while True:
+                        waited = await subscription.get_message(timeout=_PROBE_TIMEOUT_SECONDS)
+                        if waited is not None:
+                            on_message()
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(self._limits.probe_interval_seconds)
+            finally:
+                await _close_client(client)
 
     def _result(self, client: "Redis", call: "asyncio.Task[Any]") -> Any:
         error = call.exception()
@@ -160,7 +183,7 @@ class RedisConnection:
             values = (len(keys), *keys, *arguments)
             try:
                 return await client.execute_command(  # type: ignore[no-untyped-call]
-                    "EVALSHA", self._shas[script], *values
+                    "EVALSHA", script.sha, *values
                 )
             except NoScriptError:  # a restarted or flushed server; EVAL also loads it
                 return await client.execute_command(  # type: ignore[no-untyped-call]
@@ -225,7 +248,7 @@ class RedisConnection:
         return reason
 
     async def _load_scripts(self, client: "Redis") -> None:
-        for script in self._shas:
+        for script in self._scripts:
             await client.execute_command(  # type: ignore[no-untyped-call]
                 "SCRIPT LOAD", script.text
             )

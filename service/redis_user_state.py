@@ -85,6 +85,8 @@ end
 return outcomes
 """)
 
+_EVENT_IDS = Script("return redis.call('ZRANGE', KEYS[3], 0, -1)")
+
 _ERASE = Script("return redis.call('DEL', unpack(KEYS))")
 
 
@@ -105,8 +107,16 @@ class RedisUserState:
         self._clock_ms = clock_ms
         self._metrics = metrics
         self._connection = RedisConnection(
-            url, connection_limits or ConnectionLimits(), metrics, (_READ, _APPEND, _ERASE)
+            url,
+            connection_limits or ConnectionLimits(),
+            metrics,
+            (_READ, _APPEND, _EVENT_IDS, _ERASE),
         )
+
+    @property
+    def connection(self) -> RedisConnection:
+        """The way to the server, which others may use between `start` and `close`."""
+        return self._connection
 
     @property
     def is_available(self) -> bool:
@@ -163,6 +173,23 @@ class RedisUserState:
         reply = await self._run("append", _APPEND, user_id, arguments, deadline_seconds)
         self._observe("append", "ok", started)
         return tuple("accepted" if accepted else "duplicate" for accepted in reply)
+
+    async def event_ids(self, user_id: str, *, deadline_seconds: float) -> tuple[str, ...]:
+        """Return the event ids remembered of the user, in no order.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`, or holds what
+                no release of this schema has written.
+        """
+        started = time.perf_counter()
+        reply = await self._run("read", _EVENT_IDS, user_id, (), deadline_seconds)
+        try:
+            event_ids = tuple(event_id.decode() for event_id in reply)
+        except ValueError:
+            self._observe("read", "error", started)
+            raise StateUnavailableError("error") from None
+        self._observe("read", "ok" if event_ids else "miss", started)
+        return event_ids
 
     async def erase(self, user_id: str, *, deadline_seconds: float) -> None:
         """Forget the user totally.

@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from service.rollout import Role, Rollout
+
 K_MAX = 100
 BEAM_MAX = 1_000
 HISTORY_MAX = 1_000
@@ -181,6 +183,7 @@ class RecommendAnswer(BaseModel):
         description="Send it with the events that follow, and they are attributed to this answer."
     )
     bundle: str
+    variant: Literal["active", "canary"] = Field(description="The role that the bundle has.")
     catalogue_version: int
     items: list[RecommendedItemBody]
     degraded: Degraded | None = Field(description="null for a full answer.")
@@ -298,6 +301,8 @@ class UserAnswer(BaseModel):
     history_items: int
     seen_items: int
     disliked: list[str] = Field(description="Item ids, in no order; never recommended to the user.")
+    seen: list[str] = Field(description="Item ids, more than the history holds.")
+    event_ids: list[str] = Field(description="Kept for a while, to recognise repeated events.")
     events: int = Field(description="Events accepted since the user became known.")
     history_version: int
 
@@ -312,6 +317,43 @@ class ItemAnswer(BaseModel):
     semantic_id: tuple[int, ...]
     bundle: str
     catalogue_version: int
+
+
+class ActivateRequest(RequestBody):
+    """Which role to give a bundle."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{}, {"role": "canary", "percent": 5}, {"role": "shadow"}]}
+    )
+
+    role: Role = Field(
+        default="active",
+        description="`active`: everybody; `canary`: some users; `shadow`: computed, not served.",
+    )
+    percent: float = Field(
+        default=5,
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        strict=True,
+        description="Of the users, by a hash of the user id; for `canary` only.",
+    )
+
+
+class BundleBody(BaseModel):
+    """A bundle that could be put in service."""
+
+    name: str
+    bundle: str = Field(description="Its id.")
+    open: bool = Field(description="Whether this replica has it open and verified.")
+
+
+class BundlesAnswer(BaseModel):
+    """What this replica has in service, and what there is to choose from."""
+
+    rollout: Rollout
+    failure: str | None = Field(description="Why this replica does not follow a newer rollout.")
+    bundles: list[BundleBody]
 
 
 class LevelBody(BaseModel):
@@ -338,6 +380,9 @@ class InfoAnswer(BaseModel):
     levels: list[LevelBody] = Field(description="Coarse to fine.")
     limits: dict[str, int] = Field(description="Each name ends with its unit.")
     state: StateBody
+    access: Literal["open", "keys"] = Field(
+        description="`open` where everybody may call, because no keys are configured."
+    )
 
 
 class LiveAnswer(BaseModel):

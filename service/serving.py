@@ -5,23 +5,29 @@ Opens the bundle and verifies it by its golden cases; knows no routes.
 
 import importlib.metadata
 import logging
-import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
+from service.bundle_folder import BundleFolder
 from service.engine import Engine, ServedRecommender
 from service.event_log import EventLog
 from service.impressions import Impressions
 from service.metrics import Metrics
+from service.rate_limits import LocalRateLimits, RateLimits
 from service.recommendation_id import RecommendationIds
 from service.redis_connection import ConnectionLimits
+from service.redis_rate_limits import RedisRateLimits
+from service.redis_rollout import RedisRolloutStore
 from service.redis_user_state import RedisUserState
+from service.rollout import BundleReference, MemoryRolloutStore, RolloutStore
 from service.settings import Settings
 from service.user_state import MemoryUserState, StateLimits, UserStateStore
+from service.variants import Variant, Variants
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -104,13 +110,15 @@ class ServedBundle(Protocol):
         ...
 
 
-def open_bundle(settings: Settings) -> Bundle:
-    """Open the bundle of the settings and run its golden cases, which also warms it up.
+def open_bundle(settings: Settings, path: Path | None = None) -> Bundle:
+    """Open a bundle, that of the settings by default, and run its golden cases.
+
+    They also warm it up.
 
     Raises:
         BundleError: it is missing, damaged or computes something else than it promises.
     """
-    bundle = Bundle.open(settings.bundle, threads=settings.threads)
+    bundle = Bundle.open(path or settings.bundle, threads=settings.threads)
     verify_golden(Recommender(bundle))
     return bundle
 
@@ -131,34 +139,60 @@ class Serving:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.bundle = bundle
+        self.folder = BundleFolder(settings.bundles, settings.bundle)
         self.store = make_store(settings, metrics)
         self.recommendation_ids = RecommendationIds(settings.signing_secrets())
         folder = settings.event_log
         self.event_log = None if folder is None else EventLog(folder, metrics)
         self.impressions = Impressions(self.recommendation_ids, metrics, self.event_log)
-        self.engine = Engine(
-            make_recommender,
-            workers=settings.workers,
-            queue_max_requests=settings.queue_max_requests,
+        self.rate_limits = make_rate_limits(self.store, settings, metrics)
+        first = BundleReference(name=settings.bundle.resolve().name, bundle=bundle.bundle_id)
+        self.variants = Variants(
+            self._variant(first, bundle, make_recommender),
+            self.folder,
+            make_rollout_store(self.store, settings),
+            self._open_variant,
             metrics=metrics,
+            deadline_seconds=settings.deadline_ms / 1_000,
         )
         self.is_draining = False
         metrics.queue_length.set_function(lambda: self.engine.queue_length)
         metrics.describe_build(service_version())
-        metrics.describe_bundle(
-            bundle.bundle_id,
-            bundle.catalogue_version,
-            len(bundle.catalog),
-            loaded_at_seconds=time.time(),
+
+    @property
+    def bundle(self) -> ServedBundle:
+        """The active bundle."""
+        return self.variants.active.bundle
+
+    @property
+    def engine(self) -> Engine:
+        """What computes with the active bundle; a request that needs both takes `variants`."""
+        return self.variants.active.engine
+
+    def _open_variant(self, reference: BundleReference) -> Variant:
+        bundle = open_bundle(self.settings, self.folder.path_of(reference.name))
+        return self._variant(reference, bundle, recommender_factory(bundle))
+
+    def _variant(
+        self,
+        reference: BundleReference,
+        bundle: ServedBundle,
+        make_recommender: Callable[[], ServedRecommender],
+    ) -> Variant:
+        engine = Engine(
+            make_recommender,
+            workers=self.settings.workers,
+            queue_max_requests=self.settings.queue_max_requests,
+            metrics=self.metrics,
         )
+        return Variant(reference, bundle, engine)
 
     async def start(self) -> None:
         """Start the workers and the store, and log what is served with what."""
-        self.engine.start()
         await self.store.start()
         if self.event_log is not None:
             self.event_log.start()
+        await self.variants.start()
         facts = {
             "version": service_version(),
             "bundle": self.bundle.bundle_id,
@@ -170,7 +204,7 @@ class Serving:
 
     async def stop(self) -> None:
         """End the workers and the store."""
-        await self.engine.stop()
+        await self.variants.stop()
         await self.store.close()
         if self.event_log is not None:
             await self.event_log.close()
@@ -203,6 +237,22 @@ def make_store(settings: Settings, metrics: Metrics) -> UserStateStore:
         probe_interval_seconds=settings.redis_probe_interval_ms / 1_000,
     )
     return RedisUserState(url, limits, metrics, connection_limits)
+
+
+def make_rate_limits(store: UserStateStore, settings: Settings, metrics: Metrics) -> RateLimits:
+    """Return what counts requests, beside the user state and so shared as far as that is."""
+    if isinstance(store, RedisUserState):
+        deadline_seconds = settings.state_read_deadline_ms / 1_000
+        return RedisRateLimits(store.connection, metrics, deadline_seconds=deadline_seconds)
+    return LocalRateLimits()
+
+
+def make_rollout_store(store: UserStateStore, settings: Settings) -> RolloutStore:
+    """Return what keeps the rollout, beside the user state and so shared as far as that is."""
+    if isinstance(store, RedisUserState) and settings.bundles is not None:
+        deadline_seconds = settings.state_write_deadline_ms / 1_000
+        return RedisRolloutStore(store.connection, deadline_seconds=deadline_seconds)
+    return MemoryRolloutStore()
 
 
 async def serving_of(connection: HTTPConnection) -> Serving:

@@ -4,13 +4,21 @@ What the bundle says (levels, history length, score) is no setting. Every limit 
 """
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import DirectoryPath, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    DirectoryPath,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cpu_limit import cpu_limit
 from service.errors import SettingsError
@@ -19,6 +27,7 @@ PREFIX = "COFINE_"
 TEST_PREFIX = "COFINE_TEST_"
 _TEST_NAMES = frozenset({"COFINE_REQUIRE"})
 SECRET_MIN_CHARACTERS = 32
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
 _STATE_SCHEMES = ("memory://", "redis://", "rediss://", "unix://")
 
 
@@ -28,6 +37,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bundle: Path = Field(default=Path("bundles/demo"), description="Folder of the bundle to serve.")
+    bundles: Path | None = Field(
+        default=None,
+        description="Folder that holds the bundle and others that an admin key may put in "
+        "service; none by default.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="TCP port to listen on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -67,6 +81,16 @@ class Settings(BaseSettings):
         ge=10,
         le=600_000,
         description="Time for a request's body to come, in milliseconds; then 408.",
+    )
+    keys: Path | None = Field(
+        default=None,
+        description="TOML file of the keys that may call; read again when it changes. None: "
+        "everybody may do everything but what needs an admin key.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose web pages may call, as https://shop.example, with commas "
+        "between them; none by default.",
     )
     drain_seconds: float = Field(
         default=2.0,
@@ -155,6 +179,24 @@ class Settings(BaseSettings):
         description="OpenTelemetry collector that traces are sent to by HTTP, as "
         "http://host:4318; none are made without one. Needs the extra `tracing`.",
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return tuple(part.strip() for part in given.split(",") if part.strip())
+        return given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "an origin is scheme, host and perhaps port, as https://shop.example; "
+                    "there is no wildcard"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _check(self) -> Self:

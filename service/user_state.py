@@ -135,6 +135,10 @@ class UserStateStore(Protocol):
         """Store the events, all or none, and return an outcome for each."""
         ...
 
+    async def event_ids(self, user_id: str, *, deadline_seconds: float) -> tuple[str, ...]:
+        """Return the event ids remembered of the user, in no order."""
+        ...
+
     async def erase(self, user_id: str, *, deadline_seconds: float) -> None:
         """Forget the user totally."""
         ...
@@ -226,6 +230,16 @@ class MemoryUserState:
         self._entries += user.entries if user_id in self._users else 0
         self._forget_longest_unused()
         return outcomes
+
+    async def event_ids(
+        self,
+        user_id: str,
+        *,
+        deadline_seconds: float,  # noqa: ARG002
+    ) -> tuple[str, ...]:
+        """Return the event ids remembered of the user, in no order; always in time."""
+        user = self._find(user_id)
+        return () if user is None else tuple(user.event_ids)
 
     async def erase(self, user_id: str, *, deadline_seconds: float) -> None:  # noqa: ARG002
         """Forget the user totally."""

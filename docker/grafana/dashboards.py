@@ -79,7 +79,9 @@ def _service() -> dashboard.Dashboard:
         ("Latency", _latency()),
         ("Quality", _quality()),
         ("Click-through", _click_through()),
+        ("Bundles", _bundles()),
         ("State", _state()),
+        ("Access", _access()),
         ("Resources", _resources()),
     ):
         board.with_row(dashboard.Row(title).id(next(numbers)))
@@ -334,6 +336,78 @@ def _state() -> list[Panel]:
             "0 when the state is in Redis.",
             "short",
             (f"cofine_memory_state_entries{{{_HERE}}}", "{{instance}}"),
+        ),
+    ]
+
+
+def _bundles() -> list[Panel]:
+    answers = f"cofine_variant_answers_total{{{_HERE}}}"
+    overlap = "cofine_shadow_overlap_ratio"
+    return [
+        _lines(
+            "Answers by variant",
+            "Per second, by the role of the bundle that served them.",
+            "reqps",
+            (f"sum by (variant) ({_rate(answers)})", "{{variant}}"),
+        ),
+        _lines(
+            "p95 by variant",
+            "Of whole recommendations.",
+            "s",
+            (_quantile(95, "variant", "cofine_variant_duration_seconds", _HERE), "{{variant}}"),
+        ),
+        _lines(
+            "Answers by variant and source",
+            "Per second; where the best item of an answer comes from.",
+            "reqps",
+            (f"sum by (variant, source) ({_rate(answers)})", "{{variant}} {{source}}"),
+        ),
+        _lines(
+            "Shadow",
+            "What became of the computations of a bundle that is compared and not served.",
+            "reqps",
+            _by("cofine_shadow_total", "outcome", "{{outcome}}"),
+            (f"sum({_rate(f'{overlap}_count{{{_HERE}}}')})", "compared"),
+        ),
+        _lines(
+            "Roles",
+            "Instances per role and bundle.",
+            "none",
+            (
+                f"count by (variant, bundle) (cofine_variant_bundle{{{_HERE}}})",
+                "{{variant}} {{bundle}}",
+            ),
+        ),
+        _lines(
+            "Rollout",
+            "The version that each instance follows; all the same but for a second after a change.",
+            "none",
+            (f"cofine_rollout_version{{{_HERE}}}", "{{instance}}"),
+            (f"increase(cofine_rollout_failures_total{{{_HERE}}}[1h])", "failed on {{instance}}"),
+        ),
+    ]
+
+
+def _access() -> list[Panel]:
+    return [
+        _lines(
+            "Refused callers",
+            "401, 403, and the 429 of a key's own limit, by why.",
+            "reqps",
+            _by("cofine_access_refused_total", "reason", "{{reason}}"),
+        ),
+        _lines(
+            "Keys in force",
+            "0 where everybody may call.",
+            "none",
+            (f"cofine_api_keys{{{_HERE}}}", "{{instance}}"),
+        ),
+        _lines(
+            "Keys file, limits without Redis",
+            "Changes of the keys file; requests that one replica alone counted.",
+            "cps",
+            _by("cofine_keys_reloads_total", "outcome", "keys file: {{outcome}}"),
+            (f"sum(rate(cofine_rate_limit_local_total{{{_HERE}}}{_RATE}))", "counted locally"),
         ),
     ]
 

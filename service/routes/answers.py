@@ -23,12 +23,15 @@ ItemId = Annotated[Identifier, Path(description="The catalogue's id of the item.
 
 _MEANINGS = {
     400: "The body is not valid JSON.",
-    404: "The catalogue does not hold the item.",
+    401: "No key, no user token, or a wrong one.",
+    403: "The key may not do this, or not for this user.",
+    404: "There is no such item or bundle.",
+    409: "The rollout cannot be changed like this, or was changed at the same time.",
     408: "The body took too long to come.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "Fields are missing, unknown or out of range; `errors` points at them.",
-    429: "Too many requests are waiting; see Retry-After.",
+    429: "Too many requests are waiting, or too many came with this key; see Retry-After.",
     503: "Not available now; see Retry-After.",
     504: "The answer was not ready in time; see Retry-After.",
 }

@@ -16,6 +16,7 @@ from service.metrics import Metrics
 from service.recommendation_id import Attribution, UnattributedReason
 from service.routes.answers import InServing, json_answer, problems
 from service.schemas import EventBatch, EventBody, EventResult, EventsAnswer, EventsRequest
+from service.scopes import allows
 from service.serving import Serving
 from service.user_state import Event, wall_clock_ms
 
@@ -24,6 +25,7 @@ router = APIRouter(tags=["events"])
 
 @router.post(
     "/v1/events",
+    openapi_extra=allows("publishable", "write"),
     response_model=EventsAnswer,
     responses=problems(400, 408, 413, 415, 422, 503),
 )

@@ -6,18 +6,19 @@ from starlette.responses import Response
 from service.errors import NotReadyError
 from service.routes.answers import InServing, json_answer, problems
 from service.schemas import LiveAnswer, ReadyAnswer, StateBody
+from service.scopes import allows
 from service.serving import Serving
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", response_model=LiveAnswer)
+@router.get("/livez", response_model=LiveAnswer, openapi_extra=allows())
 async def livez() -> Response:
     """Say that the process answers; depends on nothing."""
     return json_answer(LiveAnswer())
 
 
-@router.get("/readyz", response_model=ReadyAnswer, responses=problems(503))
+@router.get("/readyz", response_model=ReadyAnswer, responses=problems(503), openapi_extra=allows())
 async def readyz(serving: InServing) -> Response:
     """Say whether to send requests here: the bundle is verified and the service is not draining.
 

@@ -8,13 +8,14 @@ from service.recommendation_id import ATTRIBUTION_SECONDS
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
 from service.schemas import InfoAnswer, LevelBody
+from service.scopes import allows
 from service.serving import service_version
 from service.settings import Settings
 
 router = APIRouter(tags=["info"])
 
 
-@router.get("/v1/info", response_model=InfoAnswer)
+@router.get("/v1/info", response_model=InfoAnswer, openapi_extra=allows("read"))
 async def info(serving: InServing) -> Response:
     """Tell the bundle in service, its levels, and the limits of requests."""
     bundle = serving.bundle
@@ -33,6 +34,7 @@ async def info(serving: InServing) -> Response:
                 **_limits(serving.settings),
             },
             state=state_body(serving),
+            access="open" if serving.settings.keys is None else "keys",
         )
     )
 

@@ -6,11 +6,17 @@ from starlette.responses import Response
 from service.errors import ItemNotFoundError
 from service.routes.answers import InServing, ItemId, json_answer, problems
 from service.schemas import ItemAnswer
+from service.scopes import allows
 
 router = APIRouter(tags=["items"])
 
 
-@router.get("/v1/items/{item_id:id}", response_model=ItemAnswer, responses=problems(404, 422))
+@router.get(
+    "/v1/items/{item_id:id}",
+    response_model=ItemAnswer,
+    responses=problems(404, 422),
+    openapi_extra=allows("read"),
+)
 async def read_item(item_id: ItemId, serving: InServing) -> Response:
     """Tell an item's title, category paths and semantic ID."""
     catalog = serving.bundle.catalog

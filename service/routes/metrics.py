@@ -5,11 +5,12 @@ from starlette.responses import Response
 
 from service.metrics import CONTENT_TYPE
 from service.routes.answers import InServing
+from service.scopes import allows
 
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, openapi_extra=allows())
 def metrics(serving: InServing) -> Response:
     """Tell all metrics in Prometheus' text format.
 

@@ -13,6 +13,7 @@ from service.errors import InvalidFieldError, StateUnavailableError
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
+from service.scopes import allows
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
@@ -27,6 +28,7 @@ router = APIRouter(tags=["recommend"])
 
 @router.post(
     PATH,
+    openapi_extra=allows("publishable", "read"),
     response_model=RecommendAnswer,
     responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
 )
@@ -52,26 +54,34 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         DeadlineExceededError: the answer was not ready in time.
     """
     started = time.perf_counter()
+    started = time.perf_counter()
     deadline_seconds = _deadline_seconds(serving, body)
     deadline = started + deadline_seconds
     state, is_degraded = await _read_state(serving, body.user_id, deadline_seconds)
     query = _query(body, state, deadline - ANSWER_SECONDS)
+    served = serving.variants.serving(body.user_id)
     left_seconds = deadline + LATE_SECONDS - time.perf_counter()
     try:
-        found = await serving.engine.recommend(query, deadline_seconds=left_seconds)
+        found = await served.engine.recommend(query, deadline_seconds=left_seconds)
     except UnknownCategoryError as error:
         raise _unknown_category(body.categories, error) from None
     _count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    serving.variants.shadow(query, found)
+    seconds = time.perf_counter() - started
+    source = found.items[0].source if found.items else "empty"
+    serving.metrics.variant_answers[served.role, source].inc()
+    serving.metrics.variant_duration[served.role].observe(seconds)
     return RecommendAnswer(
         recommendation_id=serving.impressions.record(
-            body.user_id, found.items, bundle=serving.bundle.bundle_id
+            body.user_id, found.items, bundle=served.bundle.bundle_id, variant=served.role
         ),
-        bundle=serving.bundle.bundle_id,
-        catalogue_version=serving.bundle.catalogue_version,
+        bundle=served.bundle.bundle_id,
+        variant=served.role,
+        catalogue_version=served.bundle.catalogue_version,
         items=[_item_body(item, explain=body.explain) for item in found.items],
         degraded=_degraded(found, is_degraded=is_degraded),
         certified=found.certified,
-        took_ms=round((time.perf_counter() - started) * 1_000, 3),
+        took_ms=round(seconds * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
 

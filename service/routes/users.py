@@ -5,17 +5,23 @@ from starlette.responses import Response
 
 from service.routes.answers import InServing, UserId, json_answer, problems
 from service.schemas import HistoryEntryBody, UserAnswer
+from service.scopes import allows
 
 # `:id`, because a user id may hold a slash.
 router = APIRouter(tags=["users"])
 
 
-@router.get("/v1/users/{user_id:id}", response_model=UserAnswer, responses=problems(422, 503))
+@router.get(
+    "/v1/users/{user_id:id}",
+    response_model=UserAnswer,
+    responses=problems(422, 503),
+    openapi_extra=allows("read"),
+)
 async def read_user(user_id: UserId, serving: InServing) -> Response:
-    """Tell what is stored of a user; an unknown user has an empty history."""
-    state = await serving.store.read(
-        user_id, deadline_seconds=serving.settings.state_write_deadline_ms / 1_000
-    )
+    """Tell everything that is stored of a user; an unknown user has an empty history."""
+    deadline_seconds = serving.settings.state_write_deadline_ms / 1_000
+    state = await serving.store.read(user_id, deadline_seconds=deadline_seconds)
+    event_ids = await serving.store.event_ids(user_id, deadline_seconds=deadline_seconds)
     history = [
         HistoryEntryBody(
             item_id=entry.item_id, timestamp=entry.timestamp_ms / 1_000, type=entry.type
@@ -29,13 +35,20 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
             history_items=len(history),
             seen_items=len(state.seen),
             disliked=list(state.disliked),
+            seen=list(state.seen),
+            event_ids=sorted(event_ids),
             events=state.events,
             history_version=state.version,
         )
     )
 
 
-@router.delete("/v1/users/{user_id:id}", status_code=204, responses=problems(422, 503))
+@router.delete(
+    "/v1/users/{user_id:id}",
+    status_code=204,
+    responses=problems(422, 503),
+    openapi_extra=allows("write"),
+)
 async def erase_user(user_id: UserId, serving: InServing) -> Response:
     """Erase everything stored of a user; 204 also for an unknown one.
 

@@ -57,6 +57,9 @@ class Suite:
     async def read(self, user_id: str) -> UserState:
         return await self.store.read(user_id, deadline_seconds=DEADLINE_SECONDS)
 
+    async def event_ids(self, user_id: str) -> tuple[str, ...]:
+        return await self.store.event_ids(user_id, deadline_seconds=DEADLINE_SECONDS)
+
     async def erase(self, user_id: str) -> None:
         await self.store.erase(user_id, deadline_seconds=DEADLINE_SECONDS)
 
@@ -230,6 +233,14 @@ async def test_the_version_does_not_repeat_after_an_erasure(suite: Suite) -> Non
     suite.clock.now_ms += 1
     await suite.append("u", event("1", "shoe"))
     assert (await suite.read("u")).version > before
+
+
+async def test_the_event_ids_of_a_user_are_told(suite: Suite) -> None:
+    await suite.append("u", event("1", "shoe"), event("2 é|\n", "hat"))
+    await suite.append("v", event("3", "hat"))
+    assert sorted(await suite.event_ids("u")) == ["1", "2 é|\n"]
+    await suite.erase("u")
+    assert await suite.event_ids("u") == ()
 
 
 async def test_erasure_is_total(suite: Suite) -> None:

@@ -211,6 +211,8 @@ BREAKAGES: list[tuple[Policy, str, object]] = [
     (configured, "ConfigMap/cofine-settings/data.COFINE_HOST", "127.0.0.1"),
     (configured, "ConfigMap/cofine-settings/data.COFINE_BUNDLE", "/elsewhere"),
     (configured, f"{SERVICE}.volumeMounts.0.readOnly", False),
+    (configured, "ConfigMap/cofine-settings/data.COFINE_KEYS", REMOVED),
+    (configured, "ConfigMap/cofine-settings/data.COFINE_KEYS", "/elsewhere/keys.toml"),
     (configured, f"{SERVICE}.env.0", {"name": "COFINE_STATE_URL", "value": "memory://"}),
     (configured, f"{TRAINING}.containers.0.env.0", {"name": "COFINE_PORT", "value": "1"}),
     (discreet, "ConfigMap/cofine-settings/data.COFINE_STATE_URL", "redis://redis:6379/0"),

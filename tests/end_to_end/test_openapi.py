@@ -6,6 +6,8 @@ which category paths the catalogue has, so a valid recommendation request may be
 nothing else than a category path.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from tests.end_to_end.service_process import ServiceProcess
+from service.api_keys import entry_text
+from tests.end_to_end.service_process import ServiceProcess, running_service
+from tests.keys import write_keys
 
 WITH_INPUT = (
     ("POST", "/v1/recommend"),
@@ -23,8 +27,14 @@ WITH_INPUT = (
     ("GET", "/v1/users/{user_id}"),
     ("DELETE", "/v1/users/{user_id}"),
     ("GET", "/v1/items/{item_id}"),
+    ("POST", "/v1/bundles/{name}:load"),
+    ("POST", "/v1/bundles/{name}:activate"),
+    ("POST", "/v1/bundles/{name}:rollback"),
 )
-WITHOUT_INPUT = (("GET", "/v1/info"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics"))
+WITHOUT_INPUT = (
+    *(("GET", "/v1/info"), ("GET", "/v1/bundles")),
+    *(("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")),
+)
 TRIED = (
     *((*operation, mode) for operation in WITH_INPUT for mode in GenerationMode),
     *((*operation, GenerationMode.POSITIVE) for operation in WITHOUT_INPUT),
@@ -39,9 +49,24 @@ EXAMPLES = settings(
 )
 
 
-@pytest.fixture(scope="session")
-def schema(shop_service: ServiceProcess) -> OpenApiSchema:
-    return schemathesis.openapi.from_url(f"{shop_service.url}/openapi.json")
+KEY = {"Authorization": "Bearer the key of this test"}
+
+
+@pytest.fixture(scope="module")
+def service(
+    shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """A service that asks for a key, so that it can be tried without one."""
+    folder = tmp_path_factory.mktemp("openapi")
+    scopes = ("read", "write", "admin")
+    keys = write_keys(folder, [entry_text("test", "the key of this test", scopes)])
+    with running_service(shop_bundle, folder, keys=keys) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def schema(service: ServiceProcess) -> OpenApiSchema:
+    return schemathesis.openapi.from_url(f"{service.url}/openapi.json")
 
 
 def test_every_operation_is_tried(schema: OpenApiSchema) -> None:
@@ -56,13 +81,15 @@ def test_the_service_keeps_its_promises(
     @EXAMPLES
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     def keeps(case: schemathesis.Case[Any]) -> None:
-        response = case.call()
+        response = case.call(headers=KEY)
         if path == "/v1/recommend" and mode is GenerationMode.POSITIVE:
-            case.validate_response(response, excluded_checks=[positive_data_acceptance])
+            case.validate_response(
+                response, headers=KEY, excluded_checks=[positive_data_acceptance]
+            )
             if response.status_code != 200:
                 assert response.status_code == 422
                 assert response.json()["errors"][0]["pointer"].startswith("#/categories/")
         else:
-            case.validate_response(response)
+            case.validate_response(response, headers=KEY)
 
     keeps()

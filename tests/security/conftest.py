@@ -11,6 +11,11 @@ __all__ = ["own_redis_server", "redis_server", "shop_service"]
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
 def client(shop_service: ServiceProcess) -> Iterator[httpx2.Client]:
     with shop_service.client() as client:
         yield client

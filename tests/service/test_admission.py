@@ -121,6 +121,7 @@ async def test_refusals_are_counted_in_one_line(
 ) -> None:
     slow = GatedRecommender()
     async with start_app(always(slow), queue_max_requests=1, deadline_ms=30_000) as client:
+        caplog.clear()
         asked = [asyncio.create_task(post(client)) for _ in range(9)]
         with caplog.at_level(logging.WARNING):
             async with asyncio.timeout(10 * LOG_SECONDS):

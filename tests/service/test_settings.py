@@ -44,6 +44,9 @@ def test_variables_of_tests_are_let_through(monkeypatch: pytest.MonkeyPatch) -> 
         ("COFINE_EVENT_IDS_MAX", "99"),
         ("COFINE_STATE_URL", "postgres://secret@host"),
         ("COFINE_STATE_URL", "redis://secret@host:port/0"),
+        ("COFINE_CORS_ORIGINS", "*"),
+        ("COFINE_CORS_ORIGINS", "https://shop.example/"),
+        ("COFINE_CORS_ORIGINS", "https://shop.example,null"),
     ],
 )
 def test_an_unusable_value_is_refused_by_name(
@@ -92,7 +95,8 @@ UNITS = ("_requests", "_ms", "_bytes", "_seconds", "_items", "_entries", "_max",
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_limit_names_its_unit(name: str) -> None:
     assert name.endswith(UNITS) or name in {
-        "bundle", "host", "port", "log_level", "workers", "threads", "event_log"
+        "bundle", "bundles", "host", "port", "log_level", "workers", "threads", "event_log", "keys",
+        "cors_origins"
     }  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from tests.deployment.manifests import Manifest, Manifests, Workload
 from tests.deployment.policies.settings import service_settings
 
-EXTERNAL_SECRETS = {"cofine-state"}
-"""Made by the operator, never by these manifests: it holds the password of Redis."""
+EXTERNAL_SECRETS = {"cofine-state", "cofine-keys"}
+"""Made by the operator, never by these manifests: the password of Redis, and who may call."""
 
 _IMAGE = re.compile(
     r"(?P<name>[^:@]+(:\d+/[^:@]+)?)(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
@@ -146,7 +146,7 @@ def mounted(manifests: Manifests) -> Iterator[str]:
 def _missing(manifests: Manifests, load: Workload, volumes: dict[str, Manifest]) -> Iterator[str]:
     wanted = {
         "ConfigMap": {volume.get("configMap", {}).get("name") for volume in volumes.values()},
-        "Secret": set(),
+        "Secret": {volume.get("secret", {}).get("secretName") for volume in volumes.values()},
         "PersistentVolumeClaim": {
             volume.get("persistentVolumeClaim", {}).get("claimName") for volume in volumes.values()
         },

@@ -84,10 +84,23 @@ def _unusable(manifests: Manifests, container: Manifest) -> Iterator[str]:
         yield f"listens on {settings.host} only"
     if settings.state_url.get_secret_value().startswith("memory://"):
         yield "keeps user state in memory, where no other pod sees it"
+    yield from _unguarded(manifests, container, settings)
     read_only = {m["mountPath"] for m in container["volumeMounts"] if m.get("readOnly")}
     bundle = PurePosixPath(settings.bundle)
     if not read_only & {str(folder) for folder in (bundle, *bundle.parents)}:
         yield f"the bundle {bundle} is not in a read-only volume"
+
+
+def _unguarded(manifests: Manifests, container: Manifest, settings: Settings) -> Iterator[str]:
+    """In production only callers with a key get in, and keys can change in a running pod."""
+    if settings.keys is None:
+        if manifests.overlay == "production":
+            yield "is open to everybody: COFINE_KEYS is not set"
+        return
+    folder = str(PurePosixPath(settings.keys).parent)
+    mounts = [one for one in container["volumeMounts"] if one["mountPath"] == folder]
+    if not mounts or not mounts[0].get("readOnly") or "subPath" in mounts[0]:
+        yield f"the keys are not in a read-only volume, whole, at {folder}"
 
 
 def discreet(manifests: Manifests) -> Iterator[str]:
