@@ -54,7 +54,6 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         DeadlineExceededError: the answer was not ready in time.
     """
     started = time.perf_counter()
-    started = time.perf_counter()
     deadline_seconds = _deadline_seconds(serving, body)
     deadline = started + deadline_seconds
     state, is_degraded = await _read_state(serving, body.user_id, deadline_seconds)
