@@ -12,22 +12,17 @@ from typing import Any
 import numpy as np
 
 from model.errors import ConfigError, DataError
+from model.item_features import ItemFeatures, concatenated_text
 from model.tokens import Level
 from model.training.stage_files import begin_stage, require_stage, save_array, save_json
 from model.training.tokenizers.buckets import collision_report, split_buckets, usage_report
-from model.training.tokenizers.cofirec import CofirecTokenizer
 from model.training.tokenizers.collaborative import (
     collaborative_vectors,
     fill_from_text,
     read_training_rows,
 )
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.features import (
-    ItemFeatures,
-    concatenated_text,
-    read_embeddings,
-    read_items,
-)
+from model.training.tokenizers.features import read_embeddings, read_items
 from model.training.tokenizers.report import show_report
 from model.training.tokenizers.tokenizer import Tokenizer
 from model.types import FloatArray, IntArray
@@ -50,8 +45,7 @@ def tokenize(config: TokenizeConfig, prepared: Path, embedded: Path, output: Pat
     begin_stage(output, "report.json")
     shutil.rmtree(output / "codebooks", ignore_errors=True)  # an earlier run's levels
 
-    tokenizer: Tokenizer = CofirecTokenizer(config)
-    tokenizer.fit(items)
+    tokenizer = Tokenizer.fit(items, config)
     levels, codes = _ordered(config, tokenizer.levels(), tokenizer.assign(items))
     before = collision_report(codes)
     vectors = np.concatenate([items.text(), items.collaborative], axis=1)
@@ -68,6 +62,7 @@ def tokenize(config: TokenizeConfig, prepared: Path, embedded: Path, output: Pat
         "collisions": collision_report(codes),
         "collisions_before_residual": before,
         "levels": usage_report(codes, levels),
+        "method": config.method,
         **tokenizer.facts(items),
     }
     save_json(output / "report.json", report)
@@ -83,17 +78,23 @@ def read_features(
         StageError: the embeddings are of another catalogue.
         DataError: the catalogue is empty.
     """
-    item_ids, paths, words = read_items(prepared)
-    if not item_ids:
+    known = read_items(prepared)
+    if not known.item_ids:
         raise DataError(f"{prepared / 'items.parquet'} holds no items: nothing can be tokenized")
-    embeddings = read_embeddings(embedded, len(item_ids))
-    users, rows = read_training_rows(prepared, item_ids)
-    observed = collaborative_vectors(users, rows, len(item_ids), config)
+    embeddings = read_embeddings(embedded, len(known.item_ids))
+    users, rows = read_training_rows(prepared, known.item_ids)
+    observed = collaborative_vectors(users, rows, len(known.item_ids), config)
     filled, is_observed, regression = fill_from_text(
         concatenated_text(embeddings), observed, config.ridge
     )
     features = ItemFeatures(
-        paths=paths, words=words, **embeddings, collaborative=filled, is_observed=is_observed
+        item_ids=known.item_ids,
+        paths=known.paths,
+        words=known.words,
+        **embeddings,
+        collaborative=filled,
+        is_observed=is_observed,
+        embeddings=known.embeddings,
     )
     return features, regression
 
