@@ -262,6 +262,16 @@ def run(config: Annotated[Path, typer.Argument(help="TOML file of the run.")]) -
     run_pipeline(read_run_config(config), console)
 
 
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="TOML file with data sets and methods.")],
+) -> None:
+    """Compare tokenizers on data sets; what is up to date is skipped."""
+    from model.training.compare import compare as run_compare
+
+    run_compare(config, console)
+
+
 def main() -> None:
     """Run the command; what it refuses is one line and exit status 2."""
     try:

@@ -1,5 +1,6 @@
 """Settings of the stage `tokenize`."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
@@ -75,5 +76,11 @@ class TokenizeConfig(BaseModel):
         default=None,
         description="Names of the levels in the order of the semantic ID, residual levels aside; "
         "for ablations, since prefixes are then no longer ranges of the taxonomy.",
+    )
+    fitted: Path | None = Field(
+        default=None,
+        description="Tokenized folder of another catalogue: its codebooks and encoders give the "
+        "codes below the category, and nothing but the category is fitted. Needs the same "
+        "sentence encoder for both.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of all that is drawn.")

@@ -4,6 +4,7 @@ Reads prepared/ and embedded/, writes tokenized/. The tokenizer makes the levels
 orders them, splits buckets that are too large and reports.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from model.errors import ConfigError, DataError
-from model.item_features import ItemFeatures, concatenated_text
+from model.item_features import ItemFeatures, concatenated_text, predict_from_text
 from model.tokens import Level
+from model.training.embedding.text_encoder import TFIDF
 from model.training.stage_files import begin_stage, require_stage, save_array, save_json
 from model.training.tokenizers.buckets import collision_report, split_buckets, usage_report
 from model.training.tokenizers.collaborative import (
@@ -84,9 +86,12 @@ def read_features(
     embeddings = read_embeddings(embedded, len(known.item_ids))
     users, rows = read_training_rows(prepared, known.item_ids)
     observed = collaborative_vectors(users, rows, len(known.item_ids), config)
-    filled, is_observed, regression = fill_from_text(
-        concatenated_text(embeddings), observed, config.ridge
-    )
+    text = concatenated_text(embeddings)
+    if config.fitted is None:
+        filled, is_observed, regression = fill_from_text(text, observed, config.ridge)
+    else:
+        regression = _foreign_regression(config.fitted, embedded)
+        filled, is_observed = predict_from_text(text, regression), np.zeros(len(text), np.bool_)
     features = ItemFeatures(
         item_ids=known.item_ids,
         paths=known.paths,
@@ -97,6 +102,23 @@ def read_features(
         embeddings=known.embeddings,
     )
     return features, regression
+
+
+def _foreign_regression(fitted: Path, embedded: Path) -> FloatArray:
+    """The regression of another catalogue: only it leads to that catalogue's collaborative space.
+
+    Raises:
+        StageError: `fitted` is no finished tokenized folder.
+        ConfigError: the catalogues cannot have the same text encoder.
+    """
+    require_stage(fitted, "report.json", "tokenize")
+    if json.loads((embedded / "meta.json").read_bytes())["model"] == TFIDF:
+        raise ConfigError(
+            f"tokenize.fitted {str(fitted)!r} cannot be used with embed.model {TFIDF!r}, which "
+            "each catalogue has its own of: choose a sentence encoder for both"
+        )
+    regression: FloatArray = np.load(fitted / "collaborative_from_text.npy", allow_pickle=False)
+    return regression
 
 
 def _ordered(

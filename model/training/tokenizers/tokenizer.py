@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from model.item_features import ItemFeatures
-from model.quantizer_files import QUANTIZERS, TAXONOMY, quantizer_files
+from model.quantizer_files import QUANTIZERS, TAXONOMY, quantizer_files, read_quantizers
 from model.quantizers import Quantizer, VectorQuantizer, assign
 from model.tokens import Level
 from model.training.stage_files import save_array, save_json, save_text
@@ -47,8 +47,12 @@ class Tokenizer:
 
         Raises:
             ConfigError: `config` names a view that the items do not have.
+            BundleError: the folder `config.fitted` has no codebooks that can be used.
         """
-        below = METHODS[config.method](items, config)
+        if config.fitted is None:
+            below: Sequence[Quantizer] = METHODS[config.method](items, config)
+        else:
+            below = read_quantizers(config.fitted)[1:]  # the first is the category
         return cls(fit_category(items, config), tuple(below))
 
     @property
