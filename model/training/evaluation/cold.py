@@ -23,9 +23,9 @@ from model.recommender import Recommender
 from model.training.evaluation.evaluate import by_fused
 from model.training.evaluation.metrics import ndcg_at, rank_by_score, rank_in_list, recall_at
 from model.training.histories import read_histories
+from model.training.preparation.catalogue_columns import EMBEDDING_PREFIX
 from model.training.preparation.cold_items import COLD_EVENTS, COLD_ITEMS
 from model.training.stage_files import save_text
-from model.training.tokenizers.features import COLUMN
 from model.types import IntArray
 
 CUTOFF = 10
@@ -107,9 +107,9 @@ def read_new_items(path: Path) -> list[NewItem]:
             row["description"],
             tuple(tuple(each) for each in row["categories"] or ()),
             {
-                name.removeprefix(COLUMN): value
+                name.removeprefix(EMBEDDING_PREFIX): value
                 for name, value in row.items()
-                if name.startswith(COLUMN) and value is not None
+                if name.startswith(EMBEDDING_PREFIX) and value is not None
             },
         )
         for row in pl.read_parquet(path).iter_rows(named=True)

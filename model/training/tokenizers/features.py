@@ -9,10 +9,8 @@ import polars as pl
 from model.errors import StageError
 from model.item_features import TEXT_FIELDS, unit_rows
 from model.training.embedding.embed import primary_paths
+from model.training.preparation.catalogue_columns import EMBEDDING_PREFIX
 from model.types import CategoryPath, FloatArray
-
-COLUMN = "embedding_"
-"""How the columns of items.parquet that hold embeddings begin."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,9 @@ def read_items(prepared: Path) -> CatalogueItems:
         paths=tuple(primary_paths(items["categories"])),
         words=tuple(title or description or brand for title, description, brand in texts),
         embeddings={
-            name.removeprefix(COLUMN): _embeddings(items[name])
+            name.removeprefix(EMBEDDING_PREFIX): _embeddings(items[name])
             for name in items.columns
-            if name.startswith(COLUMN)
+            if name.startswith(EMBEDDING_PREFIX)
         },
     )
 
