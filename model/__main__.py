@@ -262,6 +262,28 @@ def run(config: Annotated[Path, typer.Argument(help="TOML file of the run.")]) -
     run_pipeline(read_run_config(config), console)
 
 
+@app.command(name="evaluate-cold")
+def evaluate_cold(
+    bundle: BundleFolder,
+    workspace: Annotated[Path, typer.Option(help="Workspace whose [prepare] holds items out.")],
+    users: Annotated[int | None, typer.Option(help="Measure a sample of users.")] = None,
+) -> None:
+    """Insert the items that were held out, and measure how well they are found."""
+    from model.training.evaluation.cold import evaluate_cold as run_evaluate_cold
+
+    run_evaluate_cold(bundle, _stages(workspace).prepared, users=users)
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="TOML file with data sets and methods.")],
+) -> None:
+    """Compare tokenizers on data sets; what is up to date is skipped."""
+    from model.training.compare import compare as run_compare
+
+    run_compare(config, console)
+
+
 def main() -> None:
     """Run the command; what it refuses is one line and exit status 2."""
     try:

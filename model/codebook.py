@@ -9,7 +9,9 @@ CHUNK_ROWS = 8192
 """Vectors compared at once: bounds the distance table to 8192 x K doubles."""
 
 
-def nearest_codes(vectors: FloatArray, codebook: FloatArray) -> npt.NDArray[np.int32]:
+def nearest_codes(
+    vectors: FloatArray | npt.NDArray[np.float64], codebook: FloatArray
+) -> npt.NDArray[np.int32]:
     """Return the code of the nearest centroid for every vector, int32 [N].
 
     Distances are Euclidean and computed in double precision, so that an item gets the same code

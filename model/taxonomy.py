@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from model.types import CategoryPath
 
 UNCATEGORISED: CategoryPath = ("Uncategorised",)
@@ -145,6 +148,12 @@ def spread_paths(
     """
     prefixes = [[path[: len(root) + level] for path in paths] for level in range(1, levels)]
     return [*prefixes, list(paths)]
+
+
+def path_codes(paths: Sequence[CategoryPath], taxonomy: Taxonomy) -> npt.NDArray[np.int32]:
+    """Return the code int32 [N] of every item's path; 0 where nothing of a path is known."""
+    code_of = {path: taxonomy.code(path) or 0 for path in set(paths)}
+    return np.fromiter((code_of[path] for path in paths), dtype=np.int32, count=len(paths))
 
 
 def _merge_leaves(

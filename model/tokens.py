@@ -23,6 +23,10 @@ class LevelKind(StrEnum):
     """Centroids of text embeddings."""
     COLLABORATIVE = "collaborative"
     """Centroids of the vectors that say who is bought with whom."""
+    FUSED = "fused"
+    """Codewords of several views at once, as text and collaborative vectors."""
+    RANDOM = "random"
+    """Hashes of the item id: what codes without meaning are worth."""
     RESIDUAL = "residual"
     """Parts of a bucket that would otherwise be too large; no meaning beyond it."""
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from model.errors import BundleError
-from model.types import IntArray
+from model.types import AnyArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,19 @@ class Trie:
             message = f"codes must be [N >= 1, L >= 1], got shape {codes.shape}"
             raise ValueError(message)
         order = np.lexsort(codes.T[::-1])
-        starts = _node_starts(codes[order])
+        return cls.of_sorted(codes[order]), order
+
+    @classmethod
+    def of_sorted(cls, codes: AnyArray) -> "Trie":
+        """Build the trie of `codes` [N >= 1, L >= 1] in leaf order."""
+        starts = _node_starts(codes)
         depth_start = np.cumsum([0, *map(len, starts)])
         child_start = [
             np.searchsorted(below, here) + first
             for (here, below), first in zip(pairwise(starts), depth_start[1:-1], strict=True)
         ]
         rows = np.concatenate([*child_start, depth_start[-1:]]).astype(np.int32)
-        return cls(rows, tuple(int(start) for start in depth_start)), order
+        return cls(rows, tuple(int(start) for start in depth_start))
 
     @classmethod
     def from_child_start(cls, child_start: IntArray) -> "Trie":
@@ -125,7 +130,7 @@ class Trie:
         return np.stack(columns[::-1], axis=1)
 
 
-def _node_starts(codes: IntArray) -> list[IntArray]:
+def _node_starts(codes: AnyArray) -> list[IntArray]:
     """First leaf of every node, by depth 0 .. L + 1, for sorted `codes` [N, L]."""
     items = len(codes)
     differs = np.ones(items, dtype=bool)

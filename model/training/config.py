@@ -77,16 +77,33 @@ def read_run_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: the file is missing, not TOML, or a setting is unknown or out of range.
     """
+    return run_config(read_toml(path), path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+    """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         message = f"{path} does not exist; give the TOML file of a run"
         raise ConfigError(message) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         message = f"{path} is not TOML: {error}"
         raise ConfigError(message) from error
-    tables = _preset_tables(str(given.pop("preset", "base")))
-    merged = given | {
+
+
+def run_config(given: Mapping[str, Any], path: Path) -> RunConfig:
+    """Return the run that the content `given` of the TOML file `path` describes.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+    """
+    tables = _preset_tables(str(given.get("preset", "base")))
+    merged = {name: value for name, value in given.items() if name != "preset"} | {
         table: tables.get(table, {}) | _table(given, table, path) for table in STAGE_TABLES
     }
     return validated(RunConfig, _relative_to(merged, path.resolve().parent), str(path))
@@ -120,7 +137,12 @@ def _relative_to(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("workspace", "bundle"):
         if name in found:
             found[name] = resolved(found[name])
-    for table, names in {"prepare": ("items", "events"), "evaluate": ("oracle", "plot")}.items():
+    paths_of = {
+        "prepare": ("items", "events"),
+        "tokenize": ("fitted",),
+        "evaluate": ("oracle", "plot"),
+    }
+    for table, names in paths_of.items():
         if isinstance(found.get(table), dict):
             paths = {name: resolved(found[table][name]) for name in names if name in found[table]}
             found[table] = found[table] | paths

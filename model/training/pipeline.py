@@ -26,6 +26,7 @@ from model.training.export import Stages, export
 from model.training.preparation.prepare import PrepareConfig, prepare, report_table
 from model.training.stage_files import save_json
 from model.training.synthesis.synthesize import synthesize
+from model.training.tokenizers.config import TokenizeConfig
 from model.training.tokenizers.tokenize import tokenize
 from model.training.train import refit, train
 
@@ -120,12 +121,24 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
     workspace = Workspace(config.workspace)
     runner = StageRunner(workspace, console)
     stages = workspace.stages()
+    oracle = run_catalogue(config, runner, stages)
+    run_learning(config, runner, stages, oracle)
+    if config.refit:
+        _run_refit(config, runner, stages)
+
+
+def run_catalogue(config: RunConfig, runner: StageRunner, stages: Stages) -> Path | None:
+    """Run the stages up to `embed`, which know of no tokenizer.
+
+    Returns:
+        The oracle of a synthetic shop.
+    """
     source, oracle = _source(config, runner)
     runner.run(
         "prepare",
         (source, [_source_digest(path) for path in (*source.items, *source.events)]),
         stages.prepared / "report.json",
-        lambda: console.print(report_table(prepare(source, stages.prepared))),
+        lambda: runner.console.print(report_table(prepare(source, stages.prepared))),
     )
     runner.run(
         "embed",
@@ -133,10 +146,17 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
         stages.embedded / "meta.json",
         lambda: embed(config.embed, stages.prepared, stages.embedded),
     )
+    return oracle
+
+
+def run_learning(
+    config: RunConfig, runner: StageRunner, stages: Stages, oracle: Path | None
+) -> None:
+    """Run the stages from `tokenize` to `evaluate`."""
     folders = (stages.prepared, stages.embedded, stages.tokenized)
     runner.run(
         "tokenize",
-        config.tokenize,
+        _tokenizing(config.tokenize),
         stages.tokenized / "report.json",
         lambda: tokenize(config.tokenize, *folders),
     )
@@ -159,19 +179,20 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
         lambda: evaluate(measured, config.bundle, stages.prepared),
         clear=False,
     )
-    if config.refit:
-        again = workspace.stages(refit=True)
-        target = config.bundle.with_name(f"{config.bundle.name}-refit")
-        runner.run(
-            "refit",
-            "",
-            again.trained / "training.json",
-            lambda: refit(config.train, folders, stages.trained, again.trained),
-        )
-        manifest = target / "manifest.json"
-        runner.run(
-            "export-refit", FORMAT_VERSION, manifest, lambda: export(again, target), clear=False
-        )
+
+
+def _run_refit(config: RunConfig, runner: StageRunner, stages: Stages) -> None:
+    folders = (stages.prepared, stages.embedded, stages.tokenized)
+    again = runner.workspace.stages(refit=True)
+    target = config.bundle.with_name(f"{config.bundle.name}-refit")
+    runner.run(
+        "refit",
+        "",
+        again.trained / "training.json",
+        lambda: refit(config.train, folders, stages.trained, again.trained),
+    )
+    manifest = target / "manifest.json"
+    runner.run("export-refit", FORMAT_VERSION, manifest, lambda: export(again, target), clear=False)
 
 
 def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:
@@ -193,6 +214,13 @@ def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:
     if config.split != "test" or config.oracle is not None:
         return config
     return config.model_copy(update={"oracle": oracle})
+
+
+def _tokenizing(config: TokenizeConfig) -> object:
+    """The settings, and what is in the folder whose codebooks are used."""
+    if config.fitted is None:
+        return config
+    return config, _digest(config.fitted / "codes.npy")
 
 
 def _settings(config: BaseModel) -> str:

@@ -43,7 +43,12 @@ def save_array(path: Path, array: AnyArray) -> None:
 
 def save_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """Write `value` as indented UTF-8 JSON; the file appears whole or not at all."""
+    save_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from model.errors import StageError
+from model.item_features import TEXT_FIELDS
 from model.manifest import LevelFacts
-from model.training.embedding.embed import TEXT_FIELDS
 from model.training.histories import HeldOut, Histories, ItemRows, Split, read_histories
 from model.training.stage_files import require_stage
 from model.trie import Trie

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from model.item_features import TEXT_FIELDS, category_text
 from model.training.embedding.cache import EmbeddingCache
 from model.training.embedding.text_encoder import (
     PACKAGED_MODEL,
@@ -28,8 +29,6 @@ from model.training.embedding.text_encoder import (
 from model.training.stage_files import begin_stage, require_stage, save_array, save_json
 from model.types import FloatArray
 
-TEXT_FIELDS: Final = ("category", "title", "description", "brand")
-"""The embedded texts, in the order in which they are concatenated wherever they are."""
 CACHE_CHUNK: Final = 1024
 """Texts encoded between two writes of the cache: what an interruption can cost."""
 
@@ -85,7 +84,7 @@ def read_texts(prepared: Path) -> dict[str, list[str]]:
     """
     items = pl.read_parquet(prepared / "items.parquet")
     texts = {field: items[field].to_list() for field in TEXT_FIELDS if field != "category"}
-    texts["category"] = [" > ".join(path) for path in primary_paths(items["categories"])]
+    texts["category"] = [category_text(path) for path in primary_paths(items["categories"])]
     return {field: [text.strip() for text in texts[field]] for field in TEXT_FIELDS}
 
 

@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.utils.extmath import randomized_svd
 
 from model.errors import ConfigError
+from model.item_features import unit_rows
 from model.training.stage_files import save_array, save_json
 from model.types import FloatArray
 
@@ -27,14 +28,6 @@ MAX_WORDS = 50_000
 
 Advance = Callable[[int], None]
 """Told how many more texts are done."""
-
-
-def unit_rows(vectors: FloatArray) -> FloatArray:
-    """Scale every row of `vectors` [N, E] to length 1; rows of (almost) zero length become zero."""
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    scale = np.where(lengths > 1e-9, 1.0 / np.maximum(lengths, 1e-9), 0.0)
-    scaled: FloatArray = (vectors * scale).astype(np.float32)
-    return scaled
 
 
 class TextEncoder(Protocol):

@@ -14,6 +14,8 @@ from model.training.table_file import ROW, Check, TableFile
 
 AttributeType: TypeAlias = Literal["str", "int", "float", "bool"]
 
+EMBEDDING_PREFIX = "embedding_"
+"""How the columns of items.parquet that hold embeddings begin."""
 PATHS = pl.List(pl.List(pl.String))
 _NUMBERS = pl.List(pl.Float64)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")

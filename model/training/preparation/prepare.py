@@ -18,6 +18,7 @@ from model.history import DISLIKE
 from model.training.preparation import splits
 from model.training.preparation.catalogue_columns import AttributeType
 from model.training.preparation.catalogue_source import TEXTS, CatalogueSource
+from model.training.preparation.cold_items import COLD_EVENTS, COLD_ITEMS, hold_out_items
 from model.training.preparation.event_source import TIME, EventSource
 from model.training.preparation.logged_events import write_logged_events
 from model.training.preparation.report import (
@@ -93,6 +94,15 @@ class PrepareConfig(BaseModel):
         "out), or before it counts as a user with history (time).",
     )
 
+    cold_items: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the items to hold out of the catalogue and of all events, as if they "
+        "were not sold yet; `cofine evaluate-cold` inserts them as new ones.",
+    )
+    cold_seed: int = Field(default=0, ge=0, description="Which items those are.")
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         known = {"item_id", "categories", *TEXTS, *self.attributes, *self.embeddings}
@@ -125,7 +135,10 @@ def prepare(config: PrepareConfig, output: Path) -> PrepareReport:
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as folder:
         scratch = Path(folder)
         report = _write(config, scratch)
-        for name in ("items.parquet", "events.parquet", "report.json"):
+        for name in (COLD_ITEMS, COLD_EVENTS):
+            (output / name).unlink(missing_ok=True)
+        cold = (COLD_ITEMS, COLD_EVENTS) if config.cold_items else ()
+        for name in ("items.parquet", "events.parquet", *cold, "report.json"):
             (scratch / name).replace(output / name)
     return report
 
@@ -161,6 +174,9 @@ def _write(config: PrepareConfig, folder: Path) -> PrepareReport:
         raise _nothing_left(config, unknown)
     is_positions = splits.are_positions(given)
     bounds = _split(config, known, is_positions, folder / "events.parquet")
+    if config.cold_items:
+        hold_out_items(folder, config.cold_items, config.cold_seed)
+        items = pl.scan_parquet(folder / "items.parquet")
     events = pl.scan_parquet(folder / "events.parquet")
     given_events = given.select(pl.len()).collect().item()
     all_events = with_dislikes.select(pl.len()).collect().item()

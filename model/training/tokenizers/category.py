@@ -1,12 +1,14 @@
 """The category levels: the catalogue's own taxonomy, or clusters of text where it has none."""
 
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from model.codebook import nearest_codes
+from model.item_features import ItemFeatures, unit_rows
+from model.quantizers import Quantizer, TaxonomyQuantizer, VectorQuantizer
 from model.taxonomy import (
     UNCATEGORISED,
     Taxonomy,
@@ -16,123 +18,95 @@ from model.taxonomy import (
     spread_paths,
 )
 from model.tokens import Level, LevelKind
-from model.training.embedding.text_encoder import TOKEN_PATTERN, unit_rows
+from model.training.embedding.text_encoder import TOKEN_PATTERN
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.features import ItemFeatures
 from model.training.tokenizers.kmeans import fit_codebook
 from model.types import CategoryPath, FloatArray, IntArray
+from model.views import view
 
 NAME_WORDS: Final = 3
 """Words that name a cluster."""
 
 
-class CategoryLevels(Protocol):
+@dataclass(frozen=True)
+class CategoryLevels:
     """One to three levels that tell the category of an item."""
 
-    @property
-    def source(self) -> str:
-        """Either "paths" or "clusters", as taxonomy.json spells it."""
-
-    @property
-    def root(self) -> CategoryPath:
-        """The names that all paths start with."""
-
-    @property
-    def levels(self) -> Sequence[Level]:
-        """The levels, coarse to fine."""
-
-    @property
-    def taxonomies(self) -> Sequence[Taxonomy]:
-        """The tree of each level."""
-
-    @property
-    def codebooks(self) -> Sequence[FloatArray]:
-        """The vectors [K, E] of each level's codes."""
-
-    def assign(self, items: ItemFeatures) -> list[IntArray]:
-        """Return the codes [N] of each level."""
+    source: str
+    """Either "paths" or "clusters", as taxonomy.json spells it."""
+    root: CategoryPath
+    """The names that all paths start with."""
+    quantizer: Quantizer
+    taxonomies: tuple[Taxonomy, ...]
+    """The tree of each level."""
+    codebooks: Mapping[str, FloatArray]
+    """The vectors [K, E] of each level's codes."""
 
     def facts(self, items: ItemFeatures) -> dict[str, Any]:
-        """Return how many items took which source of a category."""
-
-
-def fit_category(items: ItemFeatures, config: TokenizeConfig) -> CategoryLevels:
-    """Use the taxonomy if a single item has a path; clusters never replace it."""
-    if any(items.paths):
-        return TaxonomyLevels(items, config)
-    return ClusterLevel(items, config)
-
-
-class TaxonomyLevels:
-    """Codes that number the category tree depth-first, each level over its own prefixes."""
-
-    source = "paths"
-
-    def __init__(self, items: ItemFeatures, config: TokenizeConfig) -> None:
-        """Number the paths of `items`."""
-        count = config.category_levels
-        self.root = common_root(items.paths)
-        self.taxonomies = [
-            build_taxonomy(paths, config.codes)
-            for paths in spread_paths(items.paths, self.root, count)
-        ]
-        names = [f"category_{i}" for i in range(1, count + 1)] if count > 1 else ["category"]
-        self.levels = [
-            Level(name, LevelKind.CATEGORY, len(taxonomy.code_paths))
-            for name, taxonomy in zip(names, self.taxonomies, strict=True)
-        ]
-        self.codebooks = [
-            _mean_vectors(items.category, codes, level.codes)
-            for codes, level in zip(self.assign(items), self.levels, strict=True)
-        ]
-
-    def assign(self, items: ItemFeatures) -> list[IntArray]:
-        """Return the codes [N] of each level; see `Taxonomy.code` for unknown paths."""
-        spread = spread_paths(items.paths, self.root, len(self.levels))
-        return [
-            _path_codes(paths, taxonomy)
-            for paths, taxonomy in zip(spread, self.taxonomies, strict=True)
-        ]
-
-    def facts(self, items: ItemFeatures) -> dict[str, Any]:
-        """Count items with and without a path, and those whose category was merged."""
-        spread = spread_paths(items.paths, self.root, len(self.levels))
+        """Return how many items took which source of a category, by level."""
+        if self.source == "clusters":
+            return {"category": view("words", items, {}).sources}
+        spread = spread_paths(items.paths, self.root, len(self.taxonomies))
         given = sum(1 for path in items.paths if path)
         return {
             level.name: {
                 "path": given,
-                "uncategorised": len(items.paths) - given,
+                "uncategorised": len(items) - given,
                 "merged": _merged_items(paths, taxonomy),
             }
-            for level, paths, taxonomy in zip(self.levels, spread, self.taxonomies, strict=True)
+            for level, paths, taxonomy in zip(
+                self.quantizer.levels, spread, self.taxonomies, strict=True
+            )
         }
 
-
-class ClusterLevel:
-    """Clusters of the items' texts, named by their most characteristic words."""
-
-    source = "clusters"
-    root: CategoryPath = ()
-
-    def __init__(self, items: ItemFeatures, config: TokenizeConfig) -> None:
-        """Cluster the texts of `items`."""
-        codes = min(config.category_clusters, config.codes)
-        self.codebooks = [
-            fit_codebook(_all_text(items), codes, iterations=config.iterations, seed=config.seed)
+    def to_json(self) -> dict[str, Any]:
+        """Return the trees as taxonomy.json spells them."""
+        levels = [
+            {"level": level.name, **taxonomy.to_json()}
+            for level, taxonomy in zip(self.quantizer.levels, self.taxonomies, strict=True)
         ]
-        self.levels = [Level("category", LevelKind.TEXT, len(self.codebooks[0]))]
-        self.taxonomies = [
-            _named_clusters(items.words, self.assign(items)[0], len(self.codebooks[0]))
-        ]
+        return {"source": self.source, "root": list(self.root), "levels": levels}
 
-    def assign(self, items: ItemFeatures) -> list[IntArray]:
-        """Return the codes [N] of the one level."""
-        return [nearest_codes(_all_text(items), self.codebooks[0])]
 
-    def facts(self, items: ItemFeatures) -> dict[str, Any]:
-        """Count the items that have a text to be clustered by."""
-        own = int(_all_text(items).any(axis=1).sum())
-        return {"category": {"text": own, "none": len(items.paths) - own}}
+def fit_category(items: ItemFeatures, config: TokenizeConfig) -> CategoryLevels:
+    """Use the taxonomy if a single item has a path; clusters never replace it."""
+    return _taxonomy(items, config) if any(items.paths) else _clusters(items, config)
+
+
+def _taxonomy(items: ItemFeatures, config: TokenizeConfig) -> CategoryLevels:
+    """Number the category tree depth-first, each level over its own prefixes."""
+    count = config.category_levels
+    root = common_root(items.paths)
+    trees = tuple(
+        build_taxonomy(paths, config.codes) for paths in spread_paths(items.paths, root, count)
+    )
+    names = [f"category_{i}" for i in range(1, count + 1)] if count > 1 else ["category"]
+    levels = tuple(
+        Level(name, LevelKind.CATEGORY, len(tree.code_paths))
+        for name, tree in zip(names, trees, strict=True)
+    )
+    quantizer = TaxonomyQuantizer(levels, root, trees)
+    columns = quantizer.codes(items, {}).T
+    books = {
+        level.name: _mean_vectors(items.category, codes, level.codes)
+        for codes, level in zip(columns, levels, strict=True)
+    }
+    return CategoryLevels("paths", root, quantizer, trees, books)
+
+
+def _clusters(items: ItemFeatures, config: TokenizeConfig) -> CategoryLevels:
+    """Cluster the items' texts, and name the clusters by their most characteristic words."""
+    book = fit_codebook(
+        view("words", items, {}).vectors,
+        min(config.category_clusters, config.codes),
+        iterations=config.iterations,
+        seed=config.seed,
+    )
+    level = Level("category", LevelKind.TEXT, len(book))
+    quantizer = VectorQuantizer((level,), ("words",), (book,))
+    codes = quantizer.codes(items, {})[:, 0]
+    tree = _named_clusters(items.words, codes, len(book))
+    return CategoryLevels("clusters", (), quantizer, (tree,), {level.name: book})
 
 
 def _merged_items(paths: Sequence[CategoryPath], taxonomy: Taxonomy) -> int:
@@ -140,19 +114,10 @@ def _merged_items(paths: Sequence[CategoryPath], taxonomy: Taxonomy) -> int:
     return sum((path or UNCATEGORISED) in merged for path in paths)
 
 
-def _path_codes(paths: Sequence[CategoryPath], taxonomy: Taxonomy) -> IntArray:
-    code_of = {path: taxonomy.code(path) or 0 for path in set(paths)}
-    return np.fromiter((code_of[path] for path in paths), dtype=np.int32, count=len(paths))
-
-
 def _mean_vectors(vectors: FloatArray, codes: IntArray, count: int) -> FloatArray:
     sums = np.zeros((count, vectors.shape[1]), dtype=np.float64)
     np.add.at(sums, codes, vectors)
     return unit_rows(sums.astype(np.float32))
-
-
-def _all_text(items: ItemFeatures) -> FloatArray:
-    return unit_rows(items.title + items.description + items.brand)
 
 
 def _named_clusters(words: Sequence[str], codes: IntArray, count: int) -> Taxonomy:

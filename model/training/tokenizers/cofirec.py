@@ -1,153 +1,103 @@
-"""CoFiRec's tokenizer in its k-means form (arXiv 2511.22707).
+"""CoFiRec's tokenizer as published (arXiv 2511.22707).
 
-Category, title, description and collaborative signal become one level each, quantized on their
-own: a level does not see the codes before it. The learned semantic encoder of the paper is left
-out; centroids are those of the embeddings themselves.
+The text levels share one semantic encoder and have a codebook each; the collaborative level has an
+encoder of its own. A level does not see the codes before it. Trained on reconstruction and
+commitment; codebooks follow by moving averages, start from k-means and revive unused codes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from vector_quantize_pytorch import VectorQuantize
 
-from model.codebook import nearest_codes
-from model.tokens import Level, LevelKind
-from model.training.stage_files import save_array, save_json
-from model.training.tokenizers.category import CategoryLevels, fit_category
+from model.item_features import ItemFeatures
+from model.quantizers import VectorQuantizer
+from model.tokens import Level
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.fallbacks import FilledVectors, brand_and_remainder, fill
-from model.training.tokenizers.features import ItemFeatures
-from model.training.tokenizers.kmeans import fit_codebook
-from model.types import FloatArray, IntArray
+from model.training.tokenizers.kmeans import distinct_rows
+from model.training.tokenizers.levels import kind_of
+from model.training.tokenizers.networks import array_of, fit_network, layers_of, perceptron
+from model.types import FloatArray
+from model.views import view
+
+LEVELS = ("title", "description", "collaborative")
 
 
-@dataclass(frozen=True)
-class _Codebooks:
-    """What `fit` learned."""
+class CofirecNetwork(nn.Module):
+    """Encoders, decoders and codebooks of the levels, which are named as their views."""
 
-    category: CategoryLevels
-    title: FloatArray
-    description: FloatArray
-    collaborative: FloatArray
-
-
-class CofirecTokenizer:
-    """Levels category -> title -> description -> collaborative."""
-
-    def __init__(self, config: TokenizeConfig) -> None:
-        """Make an unfitted tokenizer."""
-        self._config = config
-        self._fitted: _Codebooks | None = None
-
-    def fit(self, items: ItemFeatures) -> None:
-        """Learn the codebooks of all levels from the catalogue."""
-        title = self._codebook(_title(items).vectors)
-        self._fitted = _Codebooks(
-            category=fit_category(items, self._config),
-            title=title,
-            description=self._codebook(_description(items, title).vectors),
-            collaborative=self._codebook(items.collaborative),
+    def __init__(self, views: dict[str, FloatArray], config: TokenizeConfig) -> None:
+        super().__init__()
+        self.levels = list(views)
+        widths = {_encoder(name): vectors.shape[1] for name, vectors in views.items()}
+        inner = [*config.hidden, config.width]
+        self.encoders = nn.ModuleDict({k: perceptron([w, *inner]) for k, w in widths.items()})
+        self.decoders = nn.ModuleDict({k: perceptron([*inner[::-1], w]) for k, w in widths.items()})
+        self.quantizers = nn.ModuleDict(
+            {
+                name: VectorQuantize(
+                    dim=config.width,
+                    codebook_size=min(config.codes, len(distinct_rows(vectors))),
+                    kmeans_init=True,
+                    threshold_ema_dead_code=1,
+                    commitment_weight=config.commitment,
+                )
+                for name, vectors in views.items()
+            }
         )
 
-    def assign(self, items: ItemFeatures) -> IntArray:
-        """Return the codes int32 [N, L] of `items`."""
-        fitted = self._books
-        columns = [
-            *fitted.category.assign(items),
-            nearest_codes(_title(items).vectors, fitted.title),
-            nearest_codes(_description(items, fitted.title).vectors, fitted.description),
-            nearest_codes(items.collaborative, fitted.collaborative),
-        ]
-        kept = [
-            column
-            for column, level in zip(columns, self._all_levels(), strict=True)
-            if level.codes > 1
-        ]
-        stacked = np.array(kept, dtype=np.int32).reshape(len(kept), len(items.paths)).T
-        return np.ascontiguousarray(stacked)
+    def loss(self, rows: Sequence[Tensor], progress: float) -> Tensor:
+        """Return reconstruction plus commitment, summed over the levels."""
+        del progress
+        total = rows[0].new_zeros(())
+        for name, vectors in zip(self.levels, rows, strict=True):
+            hidden = self.encoders[_encoder(name)](vectors)
+            quantized, _, commitment = self.quantizers[name](hidden)
+            rebuilt = self.decoders[_encoder(name)](quantized)
+            total = total + functional.mse_loss(rebuilt, vectors) + commitment.sum()
+        return total
 
-    def levels(self) -> Sequence[Level]:
-        """Return the fitted levels that tell items apart, coarse to fine."""
-        return [level for level in self._all_levels() if level.codes > 1]
+    @torch.no_grad()
+    def codes(self, name: str, vectors: Tensor) -> Tensor:
+        """Return the codes [N] of one level, as the network itself sees them."""
+        _, codes, _ = self.quantizers[name](self.encoders[_encoder(name)](vectors))
+        found: Tensor = codes
+        return found
 
-    def facts(self, items: ItemFeatures) -> dict[str, Any]:
-        """Return the fallbacks used per level and the levels dropped for lack of information."""
-        fitted = self._books
-        observed = int(items.is_observed.sum())
-        predicted = int((items.collaborative.any(axis=1) & ~items.is_observed).sum())
-        return {
-            "fallbacks": {
-                **fitted.category.facts(items),
-                "title": _title(items).sources,
-                "description": _description(items, fitted.title).sources,
-                "collaborative": {
-                    "events": observed,
-                    "text": predicted,
-                    "none": len(items.paths) - observed - predicted,
-                },
-            },
-            "dropped_levels": [level.name for level in self._all_levels() if level.codes <= 1],
-        }
+    def exported(self) -> list[VectorQuantizer]:
+        """Return one quantizer per level."""
+        return [self._exported(name) for name in self.levels]
 
-    def export(self, folder: Path) -> None:
-        """Write codebooks/<level>.npy and taxonomy.json.
-
-        A category level's codebook holds the mean text vector of each category.
-        """
-        fitted = self._books
-        category = fitted.category
-        books = [*category.codebooks, fitted.title, fitted.description, fitted.collaborative]
-        for level, book in zip(self._all_levels(), books, strict=True):
-            save_array(folder / "codebooks" / f"{level.name}.npy", book)
-        taxonomies = [
-            {"level": level.name, **taxonomy.to_json()}
-            for level, taxonomy in zip(category.levels, category.taxonomies, strict=True)
-        ]
-        save_json(
-            folder / "taxonomy.json",
-            {"source": category.source, "root": list(category.root), "levels": taxonomies},
-        )
-
-    @property
-    def _books(self) -> _Codebooks:
-        if self._fitted is None:
-            raise RuntimeError("the tokenizer is not fitted: call fit first")
-        return self._fitted
-
-    def _all_levels(self) -> list[Level]:
-        fitted = self._books
-        return [
-            *fitted.category.levels,
-            Level("title", LevelKind.TEXT, len(fitted.title)),
-            Level("description", LevelKind.TEXT, len(fitted.description)),
-            Level("collaborative", LevelKind.COLLABORATIVE, len(fitted.collaborative)),
-        ]
-
-    def _codebook(self, vectors: FloatArray) -> FloatArray:
-        config = self._config
-        return fit_codebook(vectors, config.codes, iterations=config.iterations, seed=config.seed)
+    def _exported(self, name: str) -> VectorQuantizer:
+        book = array_of(self.quantizers[name].codebook)  # type: ignore[arg-type]
+        layers = layers_of(self.encoders[_encoder(name)])  # type: ignore[arg-type]
+        level = Level(name, kind_of([name]), len(book))
+        return VectorQuantizer((level,), (name,), (book,), (layers,))
 
 
-def _title(items: ItemFeatures) -> FilledVectors:
-    return fill(
-        [
-            ("title", items.title),
-            ("description", items.description),
-            ("brand", items.brand),
-            ("path", items.category),
-        ]
-    )
+def fit_cofirec(items: ItemFeatures, config: TokenizeConfig) -> list[VectorQuantizer]:
+    """Return one quantizer per level that tells items apart."""
+    return train_cofirec(cofirec_views(items, config), config).exported()
 
 
-def _description(items: ItemFeatures, title_codebook: FloatArray) -> FilledVectors:
-    title = _title(items).vectors
-    centroids = title_codebook[nearest_codes(title, title_codebook)]
-    return fill(
-        [
-            ("description", items.description),
-            ("brand and title", brand_and_remainder(items.brand, items.title, centroids)),
-            ("title", title),
-        ]
-    )
+def cofirec_views(items: ItemFeatures, config: TokenizeConfig) -> dict[str, FloatArray]:
+    """Return the levels' views [N, E]; one that is the same for all items is left out."""
+    names = [name for name in LEVELS if name != "collaborative" or config.collaborative]
+    views = {name: view(name, items, {}).vectors for name in names}
+    return {name: vectors for name, vectors in views.items() if len(distinct_rows(vectors)) > 1}
+
+
+def train_cofirec(views: dict[str, FloatArray], config: TokenizeConfig) -> CofirecNetwork:
+    """Return the trained network of some views; without any it has no levels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        network = CofirecNetwork(views, config)
+        if views:
+            fit_network(network, list(views.values()), config, "CoFiRec")
+    return network
+
+
+def _encoder(level: str) -> str:
+    return "collaborative" if level == "collaborative" else "semantic"

@@ -18,7 +18,7 @@ import polars as pl
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from model.training.embedding.text_encoder import unit_rows
+from model.item_features import predict_from_text, unit_rows, with_bias
 from model.training.tokenizers.config import TokenizeConfig
 from model.types import BoolArray, FloatArray, IntArray
 
@@ -82,18 +82,13 @@ def fit_text_regression(text: FloatArray, vectors: FloatArray, ridge: float) -> 
     """
     if len(text) == 0:
         return np.zeros((text.shape[1] + 1, vectors.shape[1]), dtype=np.float32)
-    inputs = _with_bias(text).astype(np.float64)
+    inputs = with_bias(text).astype(np.float64)
     penalty = np.full(inputs.shape[1], ridge)
     # The bias keeps a trace of a penalty: without it one observation would leave it undetermined.
     penalty[-1] = 1e-6
     gram = inputs.T @ inputs + np.diag(penalty)
     weights = np.linalg.solve(gram, inputs.T @ vectors.astype(np.float64))
     return weights.astype(np.float32)
-
-
-def predict_from_text(text: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return unit vectors [n, Dc] for items with the text vectors `text` [n, 4E]."""
-    return unit_rows(_with_bias(text) @ weights)
 
 
 def fill_from_text(
@@ -109,10 +104,6 @@ def fill_from_text(
     filled = vectors.copy()
     filled[~is_observed] = predict_from_text(text[~is_observed], weights)
     return filled, is_observed, weights
-
-
-def _with_bias(text: FloatArray) -> FloatArray:
-    return np.concatenate([text, np.ones((len(text), 1), dtype=np.float32)], axis=1)
 
 
 def _co_occurrences(users: IntArray, rows: IntArray, items: int, window: int) -> Any:

@@ -1,4 +1,4 @@
-"""What a tokenizer sees of the catalogue."""
+"""Reads what a tokenizer sees of the catalogue from the stages before."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,47 +7,49 @@ import numpy as np
 import polars as pl
 
 from model.errors import StageError
-from model.training.embedding.embed import TEXT_FIELDS, primary_paths
-from model.types import BoolArray, CategoryPath, FloatArray
+from model.item_features import TEXT_FIELDS, unit_rows
+from model.training.embedding.embed import primary_paths
+from model.training.preparation.catalogue_columns import EMBEDDING_PREFIX
+from model.types import CategoryPath, FloatArray
 
 
 @dataclass(frozen=True)
-class ItemFeatures:
-    """N items in catalogue order."""
+class CatalogueItems:
+    """The N items of a prepared catalogue, in its order, as far as no stage has embedded them."""
 
+    item_ids: tuple[str, ...]
     paths: tuple[CategoryPath, ...]
-    """Primary category path of each item, () where there is none."""
+    """Primary paths."""
     words: tuple[str, ...]
-    """Title, or the next text there is; names clusters, nothing else."""
-    category: FloatArray
-    """[N, E], rows of length 1 or zero; so are title, description and brand."""
-    title: FloatArray
-    description: FloatArray
-    brand: FloatArray
-    collaborative: FloatArray
-    """[N, Dc], rows of length 1 or zero."""
-    is_observed: BoolArray
-    """[N], whether the collaborative vector comes from events rather than from text."""
-
-    def text(self) -> FloatArray:
-        """Return all text vectors side by side, [N, 4E], in the order of `TEXT_FIELDS`."""
-        return concatenated_text({field: getattr(self, field) for field in TEXT_FIELDS})
+    """What names clusters."""
+    embeddings: dict[str, FloatArray]
+    """The catalogue's own columns by name, [N, width], rows of length 1, or zero where empty."""
 
 
-def concatenated_text(embeddings: dict[str, FloatArray]) -> FloatArray:
-    """Return the fields' vectors [N, E] side by side, [N, 4E], in the order of `TEXT_FIELDS`."""
-    return np.concatenate([embeddings[field] for field in TEXT_FIELDS], axis=1)
-
-
-def read_items(prepared: Path) -> tuple[tuple[str, ...], tuple[CategoryPath, ...], tuple[str, ...]]:
-    """Return item ids, primary paths and naming words of the catalogue."""
-    items = pl.read_parquet(
-        prepared / "items.parquet",
-        columns=["item_id", "title", "brand", "description", "categories"],
-    )
+def read_items(prepared: Path) -> CatalogueItems:
+    """Read the catalogue."""
+    items = pl.read_parquet(prepared / "items.parquet")
     texts = zip(items["title"], items["description"], items["brand"], strict=True)
-    words = tuple(title or description or brand for title, description, brand in texts)
-    return tuple(items["item_id"]), tuple(primary_paths(items["categories"])), words
+    return CatalogueItems(
+        item_ids=tuple(items["item_id"]),
+        paths=tuple(primary_paths(items["categories"])),
+        words=tuple(title or description or brand for title, description, brand in texts),
+        embeddings={
+            name.removeprefix(EMBEDDING_PREFIX): _embeddings(items[name])
+            for name in items.columns
+            if name.startswith(EMBEDDING_PREFIX)
+        },
+    )
+
+
+def _embeddings(column: pl.Series) -> FloatArray:
+    """Return unit vectors [N, width] of a column of lists; zero where there is none."""
+    width = int(column.list.len().max() or 1)  # type: ignore[arg-type]
+    vectors = np.zeros((len(column), width), dtype=np.float32)
+    given = column.is_not_null().to_numpy()
+    if given.any():
+        vectors[given] = np.array(column.drop_nulls().to_list(), dtype=np.float32)
+    return unit_rows(vectors)
 
 
 def read_embeddings(embedded: Path, items: int) -> dict[str, FloatArray]:

@@ -1,4 +1,7 @@
-"""Seeded k-means: the only importer of faiss."""
+"""Seeded k-means by faiss."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import faiss
 import numpy as np
@@ -24,9 +27,7 @@ def fit_codebook(vectors: FloatArray, codes: int, *, iterations: int, seed: int)
     points = distinct_rows(vectors)
     if len(points) <= codes:
         return points
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
+    with one_thread():
         kmeans = faiss.Kmeans(
             points.shape[1],
             codes,
@@ -36,7 +37,16 @@ def fit_codebook(vectors: FloatArray, codes: int, *, iterations: int, seed: int)
             max_points_per_centroid=1024,
         )
         kmeans.train(points)
-    finally:
-        faiss.omp_set_num_threads(threads)
     centroids: FloatArray = np.asarray(kmeans.centroids, dtype=np.float32)
     return centroids
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let faiss use one thread: with more, sums in another order would change the result."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

@@ -4,6 +4,7 @@ Reads prepared/ and embedded/, writes tokenized/. The tokenizer makes the levels
 orders them, splits buckets that are too large and reports.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +13,18 @@ from typing import Any
 import numpy as np
 
 from model.errors import ConfigError, DataError
+from model.item_features import ItemFeatures, concatenated_text, predict_from_text
 from model.tokens import Level
+from model.training.embedding.text_encoder import TFIDF
 from model.training.stage_files import begin_stage, require_stage, save_array, save_json
 from model.training.tokenizers.buckets import collision_report, split_buckets, usage_report
-from model.training.tokenizers.cofirec import CofirecTokenizer
 from model.training.tokenizers.collaborative import (
     collaborative_vectors,
     fill_from_text,
     read_training_rows,
 )
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.features import (
-    ItemFeatures,
-    concatenated_text,
-    read_embeddings,
-    read_items,
-)
+from model.training.tokenizers.features import read_embeddings, read_items
 from model.training.tokenizers.report import show_report
 from model.training.tokenizers.tokenizer import Tokenizer
 from model.types import FloatArray, IntArray
@@ -50,8 +47,7 @@ def tokenize(config: TokenizeConfig, prepared: Path, embedded: Path, output: Pat
     begin_stage(output, "report.json")
     shutil.rmtree(output / "codebooks", ignore_errors=True)  # an earlier run's levels
 
-    tokenizer: Tokenizer = CofirecTokenizer(config)
-    tokenizer.fit(items)
+    tokenizer = Tokenizer.fit(items, config)
     levels, codes = _ordered(config, tokenizer.levels(), tokenizer.assign(items))
     before = collision_report(codes)
     vectors = np.concatenate([items.text(), items.collaborative], axis=1)
@@ -68,6 +64,7 @@ def tokenize(config: TokenizeConfig, prepared: Path, embedded: Path, output: Pat
         "collisions": collision_report(codes),
         "collisions_before_residual": before,
         "levels": usage_report(codes, levels),
+        "method": config.method,
         **tokenizer.facts(items),
     }
     save_json(output / "report.json", report)
@@ -83,19 +80,45 @@ def read_features(
         StageError: the embeddings are of another catalogue.
         DataError: the catalogue is empty.
     """
-    item_ids, paths, words = read_items(prepared)
-    if not item_ids:
+    known = read_items(prepared)
+    if not known.item_ids:
         raise DataError(f"{prepared / 'items.parquet'} holds no items: nothing can be tokenized")
-    embeddings = read_embeddings(embedded, len(item_ids))
-    users, rows = read_training_rows(prepared, item_ids)
-    observed = collaborative_vectors(users, rows, len(item_ids), config)
-    filled, is_observed, regression = fill_from_text(
-        concatenated_text(embeddings), observed, config.ridge
-    )
+    embeddings = read_embeddings(embedded, len(known.item_ids))
+    users, rows = read_training_rows(prepared, known.item_ids)
+    observed = collaborative_vectors(users, rows, len(known.item_ids), config)
+    text = concatenated_text(embeddings)
+    if config.fitted is None:
+        filled, is_observed, regression = fill_from_text(text, observed, config.ridge)
+    else:
+        regression = _foreign_regression(config.fitted, embedded)
+        filled, is_observed = predict_from_text(text, regression), np.zeros(len(text), np.bool_)
     features = ItemFeatures(
-        paths=paths, words=words, **embeddings, collaborative=filled, is_observed=is_observed
+        item_ids=known.item_ids,
+        paths=known.paths,
+        words=known.words,
+        **embeddings,
+        collaborative=filled,
+        is_observed=is_observed,
+        embeddings=known.embeddings,
     )
     return features, regression
+
+
+def _foreign_regression(fitted: Path, embedded: Path) -> FloatArray:
+    """The regression of another catalogue: only it leads to that catalogue's collaborative space.
+
+    Raises:
+        StageError: `fitted` is no finished tokenized folder.
+        ConfigError: the catalogues cannot have the same text encoder.
+    """
+    require_stage(fitted, "report.json", "tokenize")
+    if json.loads((embedded / "meta.json").read_bytes())["model"] == TFIDF:
+        raise ConfigError(
+            f"tokenize.fitted {str(fitted)!r} cannot be used with embed.model {TFIDF!r}, which "
+            "each catalogue has its own of: choose a sentence encoder for both"
+        )
+    regression: FloatArray = np.load(fitted / "collaborative_from_text.npy", allow_pickle=False)
+    return regression
 
 
 def _ordered(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigError, StageError
+from model.item_features import TEXT_FIELDS
 from model.training.embedding.cache import EmbeddingCache
-from model.training.embedding.embed import TEXT_FIELDS, EmbedConfig, embed
+from model.training.embedding.embed import EmbedConfig, embed
 from tests.model.training.tokenizers.shop import Item, Shop, small_shop
 
 SMALL = EmbedConfig(model="tfidf", dimensions=16)

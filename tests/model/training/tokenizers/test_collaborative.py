@@ -1,10 +1,7 @@
 import numpy as np
 
-from model.training.tokenizers.collaborative import (
-    collaborative_vectors,
-    fill_from_text,
-    predict_from_text,
-)
+from model.item_features import predict_from_text
+from model.training.tokenizers.collaborative import collaborative_vectors, fill_from_text
 from model.training.tokenizers.config import TokenizeConfig
 
 CONFIG = TokenizeConfig(collaborative_dimensions=4, collaborative_window=2)

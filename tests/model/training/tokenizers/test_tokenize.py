@@ -15,10 +15,10 @@ from model.taxonomy import Taxonomy
 from model.tokens import MAX_BUCKET, levels_from_json
 from model.training.embedding.embed import EmbedConfig, embed
 from model.training.tokenizers.buckets import bucket_rows
-from model.training.tokenizers.cofirec import CofirecTokenizer
 from model.training.tokenizers.config import TokenizeConfig
 from model.training.tokenizers.report import show_report
 from model.training.tokenizers.tokenize import read_features, tokenize
+from model.training.tokenizers.tokenizer import Tokenizer
 from model.types import AnyArray
 from tests.model.training.tokenizers.shop import Item, Shop, small_shop
 
@@ -221,10 +221,10 @@ def test_level_order_must_name_the_levels(tmp_path: Path) -> None:
 def test_other_items_are_assigned_by_the_fitted_codebooks(tmp_path: Path) -> None:
     found = Tokenized(small_shop(), tmp_path)
     items, _ = read_features(SMALL, found.prepared, found.embedded)
-    tokenizer = CofirecTokenizer(SMALL)
-    tokenizer.fit(items)
+    tokenizer = Tokenizer.fit(items, SMALL)
     half = replace(
         items,
+        item_ids=items.item_ids[:7],
         paths=items.paths[:7],
         words=items.words[:7],
         category=items.category[:7],

@@ -1,6 +1,6 @@
 import numpy as np
 
-from model.training.tokenizers.fallbacks import brand_and_remainder, fill
+from model.views import brand_and_remainder, fill
 
 
 def test_each_row_takes_its_first_source_and_is_counted() -> None:

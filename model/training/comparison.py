@@ -1,0 +1,112 @@
+"""What a comparison of tokenizers found, as data, JSON, Markdown, terminal table and picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, Field
+from rich.table import Table
+
+from model.training.stage_files import save_text
+
+HEADINGS = (
+    "data set",
+    "tokenizer",
+    "seed",
+    "items sharing an ID",
+    "codes used",
+    "generator N@10",
+    "served N@10",
+    "tokenize s",
+    "train s",
+)
+
+
+class Outcome(BaseModel):
+    """One data set, one method, one seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    method: str
+    seed: int
+    collision_rate: float = Field(
+        description="share of items that share their semantic ID, before buckets are split"
+    )
+    codes_used: dict[str, int] = Field(description="by level, coarse to fine")
+    generator_ndcg: float = Field(description="NDCG@10 on the test, seen items masked")
+    served_ndcg: float = Field(description="the same of the served ranking")
+    fit_seconds: float = Field(description="of the stage tokenize")
+    train_seconds: float = Field(description="of the stage train")
+
+    def cells(self) -> list[str]:
+        """Return the outcome as text, by `HEADINGS`."""
+        return [
+            self.dataset,
+            self.method,
+            str(self.seed),
+            f"{self.collision_rate:.1%}",
+            " ".join(map(str, self.codes_used.values())),
+            f"{self.generator_ndcg:.4f}",
+            f"{self.served_ndcg:.4f}",
+            f"{self.fit_seconds:.0f}",
+            f"{self.train_seconds:.0f}",
+        ]
+
+
+class Comparison(BaseModel):
+    """All outcomes so far."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    planned: int = Field(description="combinations that there will be")
+    outcomes: list[Outcome]
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write comparison.json, comparison.md and comparison.png into `folder`."""
+    save_text(folder / "comparison.json", comparison.model_dump_json(indent=2) + "\n")
+    save_text(folder / "comparison.md", markdown(comparison))
+    partial = folder / "comparison.partial.png"
+    _figure(comparison.outcomes).savefig(partial, dpi=120)
+    partial.replace(folder / "comparison.png")
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the table as Markdown; says where combinations are missing."""
+    rows = [list(HEADINGS), ["---"] * len(HEADINGS)]
+    rows += [outcome.cells() for outcome in comparison.outcomes]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    missing = comparison.planned - len(comparison.outcomes)
+    note = [f"{missing} of {comparison.planned} combinations are missing.", ""] if missing else []
+    return "\n".join([*note, *lines]) + "\n"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the table for a terminal."""
+    table = Table(title="Tokenizers")
+    for heading in HEADINGS:
+        table.add_column(heading)
+    for outcome in comparison.outcomes:
+        table.add_row(*outcome.cells())
+    return table
+
+
+def _figure(outcomes: Sequence[Outcome]) -> Figure:
+    """Collisions against NDCG@10, one panel per data set: a filled mark is what is served."""
+    datasets = list(dict.fromkeys(outcome.dataset for outcome in outcomes))
+    methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
+    figure = Figure(figsize=(5 * len(datasets) + 2, 4), layout="constrained")
+    panels = figure.subplots(1, len(datasets), squeeze=False)[0]
+    for panel, dataset in zip(panels, datasets, strict=True):
+        for outcome in (each for each in outcomes if each.dataset == dataset):
+            number = methods.index(outcome.method)
+            color = f"C{number % 10}"
+            label = outcome.method if outcome.seed == outcomes[0].seed else None
+            panel.scatter(outcome.collision_rate, outcome.served_ndcg, color=color, label=label)
+            panel.scatter(
+                outcome.collision_rate, outcome.generator_ndcg, edgecolors=color, facecolors="none"
+            )
+        panel.set(title=dataset, xlabel="items that share an ID, share", ylabel="NDCG@10")
+        panel.legend(fontsize="small")
+    return figure

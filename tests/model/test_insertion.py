@@ -1,0 +1,185 @@
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.beam_search import beam_search
+from model.decoder import SearchTree
+from model.insertion import Insertion, NewItems, insert
+from model.trie import Trie
+from model.types import FloatArray, IntArray
+from tests.model.table_decoder import semantic_ids
+
+WIDTH = 3
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items by leaf."""
+
+    tree: SearchTree
+    codes: IntArray
+    item_ids: list[str]
+
+
+@dataclass(frozen=True)
+class DotDecoder:
+    """The generator without its perceptron: softmax of h . v + b over a node's children."""
+
+    tree: SearchTree
+
+    def child_log_probs(self, h: FloatArray, nodes: IntArray, depth: int) -> FloatArray:
+        trie = self.tree.trie
+        table = np.full((len(nodes), trie.branching[depth]), -np.inf, np.float32)
+        for row, node in enumerate(nodes):
+            below = slice(trie.child_start[node], trie.child_start[node + 1])
+            # Parents count too: their vectors are what a level's query is made from.
+            logits = self.tree.vectors[below] @ (h + self.tree.vectors[node])
+            logits = logits + self.tree.biases[below]
+            table[row, : len(logits)] = logits - np.log(np.exp(logits).sum())
+        return table
+
+
+def prefixes(trie: Trie, codes: IntArray, item_ids: list[str]) -> list[tuple[object, ...]]:
+    """What each node stands for, by number."""
+    names: list[tuple[object, ...]] = []
+    for depth, (here, after) in enumerate(pairwise(trie.depth_start)):
+        first, _ = trie.leaf_ranges(np.arange(here, after), depth)
+        for leaf in first.tolist():
+            is_item = depth == trie.levels + 1
+            names.append((*codes[leaf, :depth].tolist(), *([item_ids[leaf]] if is_item else [])))
+    return names
+
+
+def build(
+    codes: IntArray, item_ids: list[str], vectors: FloatArray, learned: set[tuple[object, ...]]
+) -> Catalogue:
+    """The definition: means plus offsets, counts plus deviations, of the nodes in `learned`."""
+    rows = sorted(range(len(codes)), key=lambda row: (*codes[row].tolist(), item_ids[row]))
+    codes, item_ids, vectors = codes[rows], [item_ids[row] for row in rows], vectors[rows]
+    trie, order = Trie.build(codes)
+    assert order.tolist() == list(range(len(rows)))
+    node_vectors, biases = [], []
+    names = prefixes(trie, codes, item_ids)
+    for node, name in enumerate(names):
+        depth = int(np.searchsorted(trie.depth_start, node, side="right")) - 1
+        first, end = trie.leaf_ranges(np.array([node]), depth)
+        own = vectors[first[0] : end[0]]
+        drawn = np.random.default_rng([*map(ord, repr(name))]).normal(size=WIDTH + 1)
+        known = name in learned
+        is_item = depth == trie.levels + 1
+        node_vectors.append(own.mean(axis=0) + (drawn[:WIDTH] if known and not is_item else 0))
+        biases.append(np.log(len(own)) + (drawn[WIDTH] if known else 0))
+    tree = SearchTree(trie, np.array(node_vectors, np.float32), np.array(biases, np.float32))
+    return Catalogue(tree, codes, item_ids)
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> tuple[IntArray, list[str], FloatArray, int]:
+    """Codes, ids and vectors of some items, and how many of them were there first."""
+    codes = draw(semantic_ids())
+    count = len(codes)
+    names = [f"item{number}" for number in range(count)]
+    item_ids = list(draw(st.permutations(names)))
+    vectors = np.random.default_rng(draw(st.integers(0, 99))).normal(size=(count, WIDTH))
+    return codes, item_ids, vectors.astype(np.float32), draw(st.integers(1, count))
+
+
+def start(codes: IntArray, item_ids: list[str], vectors: FloatArray, count: int) -> Catalogue:
+    rows = sorted(range(count), key=lambda row: (*codes[row].tolist(), item_ids[row]))
+    trie, _ = Trie.build(codes[rows])
+    names = prefixes(trie, codes[rows], [item_ids[row] for row in rows])
+    return build(codes[:count], item_ids[:count], vectors[:count], set(names))
+
+
+def added(found: Catalogue, new: NewItems) -> tuple[Catalogue, Insertion]:
+    done = insert(found.tree, found.codes, found.item_ids, new)
+    item_ids = [""] * len(done.codes)
+    for leaf, item_id in zip(done.kept.tolist(), found.item_ids, strict=True):
+        item_ids[leaf] = item_id
+    for leaf, item_id in zip(done.added.tolist(), new.item_ids, strict=True):
+        item_ids[leaf] = item_id
+    return Catalogue(done.tree, done.codes, item_ids), done
+
+
+def assert_same(found: Catalogue, expected: Catalogue) -> None:
+    assert found.item_ids == expected.item_ids
+    assert np.array_equal(found.codes, expected.codes)
+    assert np.array_equal(found.tree.trie.child_start, expected.tree.trie.child_start)
+    assert found.tree.trie.depth_start == expected.tree.trie.depth_start
+    assert found.tree.vectors.dtype == found.tree.biases.dtype == np.float32
+    assert np.allclose(found.tree.vectors, expected.tree.vectors, atol=1e-4)
+    assert np.allclose(found.tree.biases, expected.tree.biases, atol=1e-4)
+
+
+@given(catalogues(), st.integers(1, 4))
+def test_inserted_items_are_as_if_they_had_always_been_there(
+    catalogue: tuple[IntArray, list[str], FloatArray, int], width: int
+) -> None:
+    codes, item_ids, vectors, count = catalogue
+    before = start(*catalogue)
+    learned = set(prefixes(before.tree.trie, before.codes, before.item_ids))
+    expected = build(codes, item_ids, vectors, learned)
+
+    found, _ = added(before, NewItems(item_ids[count:], codes[count:], vectors[count:]))
+
+    assert_same(found, expected)
+    h = np.ones(WIDTH, np.float32)
+    counts = np.ones(found.tree.trie.node_count, np.int32)
+    one, other = (
+        beam_search(DotDecoder(each.tree), each.tree.trie, h, width=width, counts=counts)
+        for each in (found, expected)
+    )
+    assert np.allclose(np.sort(one.totals()), np.sort(other.totals()), atol=1e-3)
+
+
+@given(catalogues(), st.randoms(use_true_random=False))
+def test_the_order_of_insertions_does_not_matter(
+    catalogue: tuple[IntArray, list[str], FloatArray, int], random: "st.random.Random"
+) -> None:
+    codes, item_ids, vectors, count = catalogue
+    before = start(*catalogue)
+    at_once, _ = added(before, NewItems(item_ids[count:], codes[count:], vectors[count:]))
+    rows = list(range(count, len(codes)))
+    random.shuffle(rows)
+
+    found = before
+    for row in rows:
+        one = NewItems([item_ids[row]], codes[row : row + 1], vectors[row : row + 1])
+        found, _ = added(found, one)
+
+    assert_same(found, at_once)
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    before = start(np.array([[0, 1], [1, 0]]), ["a", "b"], np.eye(2, WIDTH, dtype=np.float32), 2)
+    vectors, biases = before.tree.vectors.copy(), before.tree.biases.copy()
+
+    new = NewItems(["c"], np.array([[0, 1]]), np.ones((1, WIDTH), np.float32))
+    insert(before.tree, before.codes, before.item_ids, new)
+
+    assert np.array_equal(before.tree.vectors, vectors)
+    assert np.array_equal(before.tree.biases, biases)
+
+
+@pytest.mark.parametrize(
+    ("item_ids", "levels", "width", "message"),
+    [
+        (["a"], 2, WIDTH, "'a' is in the catalogue already"),
+        (["x", "x"], 2, WIDTH, "twice"),
+        (["x"], 3, WIDTH, r"codes of new items are \(1, 3\) instead of \(1, 2\)"),
+        (["x"], 2, WIDTH + 1, r"vectors of new items are \(1, 4\) instead of \(1, 3\)"),
+    ],
+)
+def test_misfits_are_refused(item_ids: list[str], levels: int, width: int, message: str) -> None:
+    before = start(np.array([[0, 0], [1, 0]]), ["a", "b"], np.eye(2, WIDTH, dtype=np.float32), 2)
+    count = len(item_ids)
+    new = NewItems(
+        item_ids, np.zeros((count, levels), np.int32), np.zeros((count, width), np.float32)
+    )
+
+    with pytest.raises(ValueError, match=message):
+        insert(before.tree, before.codes, before.item_ids, new)

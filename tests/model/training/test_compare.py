@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from model.errors import ConfigError
+from model.training.compare import compare, read_combinations
+from model.training.comparison import Comparison, Outcome, markdown
+from tests.research_data import PROJECT
+
+TOML = """
+workspace = "runs"
+preset = "tiny"
+seeds = [0]
+
+[datasets.shop]
+synthesize = { items = 100, users = 80, seed = 1 }
+
+[methods.kmeans]
+method = "kmeans"
+
+[methods.random]
+method = "random"
+
+[tokenize]
+codes = 16
+
+[train]
+width = 8
+epochs = 1
+validation_users = 20
+
+[evaluate]
+exhaustive_users = 0
+users = 40
+"""
+
+
+@pytest.mark.slow
+def test_every_method_is_run_once_on_shared_stages(tmp_path: Path) -> None:
+    path = tmp_path / "compare.toml"
+    path.write_text(TOML, encoding="utf-8")
+
+    found = compare(path, Console(quiet=True))
+
+    assert [(one.dataset, one.method) for one in found.outcomes] == [
+        ("shop", "kmeans"),
+        ("shop", "random"),
+    ]
+    kmeans, random = found.outcomes
+    assert kmeans.codes_used.keys() != random.codes_used.keys()
+    assert all(0 <= one.collision_rate <= 1 and one.served_ndcg > 0 for one in found.outcomes)
+    written = json.loads((tmp_path / "runs" / "comparison.json").read_text())
+    assert Comparison.model_validate(written) == found
+    assert (tmp_path / "runs" / "comparison.png").stat().st_size > 1000
+    assert (tmp_path / "runs" / "shop" / "embedded" / "meta.json").is_file()
+    assert not (tmp_path / "runs" / "shop" / "kmeans" / "seed-0" / "embedded").exists()
+
+    checkpoint = tmp_path / "runs" / "shop" / "random" / "seed-0" / "trained" / "best.ckpt"
+    made = checkpoint.stat().st_mtime_ns
+    assert compare(path, Console(quiet=True)) == found
+    assert checkpoint.stat().st_mtime_ns == made
+
+
+def test_codebooks_of_another_data_set_must_be_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "compare.toml"
+    path.write_text(TOML + '[methods.other]\nfitted_on = "toys/kmeans"\n', encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="'toys/kmeans' must be DATASET/METHOD"):
+        compare(path, Console(quiet=True))
+
+
+def test_an_unfinished_table_says_so() -> None:
+    one = Outcome(
+        dataset="shop",
+        method="opq",
+        seed=3,
+        collision_rate=0.125,
+        codes_used={"category": 4, "code_1": 16},
+        generator_ndcg=0.1,
+        served_ndcg=0.2,
+        fit_seconds=1.2,
+        train_seconds=60,
+    )
+
+    text = markdown(Comparison(planned=2, outcomes=[one]))
+
+    assert "1 of 2 combinations are missing" in text
+    assert "| shop | opq | 3 | 12.5% | 4 16 | 0.1000 | 0.2000 | 1 | 60 |" in text
+    assert "missing" not in markdown(Comparison(planned=1, outcomes=[one]))
+
+
+def test_the_example_is_valid() -> None:
+    found = read_combinations(PROJECT / "docs" / "examples" / "compare.toml")
+
+    names = [(each.dataset, each.method) for each in found]
+    assert ("beauty", "simcit") in names
+    assert ("beauty", "simcit-of-beauty") not in names
+    (foreign,) = [each for each in found if each.method == "simcit-of-beauty"]
+    (fitted,) = [each for each in found if names[0][0] == each.dataset and each.method == "simcit"]
+    assert foreign.config.tokenize.fitted == fitted.stages().tokenized
+    assert foreign.config.tokenize.method == "simcit"
