@@ -75,7 +75,8 @@ class RecommendedItem:
     path: CategoryPath
     semantic_id: SemanticId
     level_log_probs: tuple[float, ...] | None
-    """Of each choice from coarse to fine, [L + 1]; None for popular items."""
+    """Of each choice from coarse to fine, [L + 1]; None for popular items, and for all items where
+    the choices have no fixed order."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Recommendation:
     items: tuple[RecommendedItem, ...]
     unknown_history_items: int
     certified: bool | None
-    """Whether the generated list is proven to be the exact one; None where nothing was searched."""
+    """Whether the generated list is proven to be the exact one; None where nothing was searched, or
+    the search proves nothing."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in `encode`, `decode` and `resolve`."""
 
@@ -215,7 +217,7 @@ class Recommender:
             best = np.lexsort((found.leaves, -fused))[:k]
             taken = found.leaves[best]
             for place in best:
-                probs = tuple(float(p) for p in found.log_probs[place])
+                probs = found.by_level(int(place))
                 leaf, score = int(found.leaves[place]), float(fused[place])
                 items.append(self._item(leaf, len(items) + 1, score, "generated", probs))
         popular = self._popular_leaves(k - len(items), availability, taken)
@@ -269,12 +271,15 @@ class StageClock:
         self._last = now
 
 
-def is_certified(found: BeamResult, fused: FloatArray, k: int, *, bonus: float) -> bool:
+def is_certified(found: BeamResult, fused: FloatArray, k: int, *, bonus: float) -> bool | None:
     """Whether no item beyond `found` can belong to the best `k`.
 
     Items under a pruned prefix score at most its log-probability (the fused term is never
-    positive) and `bonus`; the float32 sums on both sides are trusted to 1e-4.
+    positive) and `bonus`; the float32 sums on both sides are trusted to 1e-4. None where the search
+    does not know what it left behind.
     """
+    if found.pruned is None:
+        return None
     if found.pruned == -np.inf:
         return True
     if len(fused) < k:

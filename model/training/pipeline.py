@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel
 from rich.console import Console
 
 from model.manifest import FORMAT_VERSION
@@ -141,7 +140,7 @@ def run_pipeline(config: RunConfig, console: Console) -> None:
     )
     runner.run(
         "train",
-        _settings(config.train),
+        config.train.model_dump_json(exclude=config.train.idle()),
         stages.trained / "training.json",
         lambda: train(config.train, *folders, stages.trained),
     )
@@ -192,11 +191,6 @@ def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:
     if config.split != "test" or config.oracle is not None:
         return config
     return config.model_copy(update={"oracle": oracle})
-
-
-def _settings(config: BaseModel) -> str:
-    """Settings that decide a result: the device does not."""
-    return config.model_dump_json(exclude={"device"})
 
 
 def _digest(path: Path) -> str:

@@ -12,10 +12,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from model.errors import StageError, TrainingError
-from model.manifest import BEAM_WIDTH_MAX
+from model.manifest import BEAM_WIDTH_MAX, LevelFacts
+from model.training.diffusion_losses import Masking, diffusion_losses
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.evaluation.report import plot_training
 from model.training.histories import HeldOut
 from model.training.losses import generator_loss, item_head_loss, path_choices
@@ -76,6 +78,18 @@ class TrainConfig(BaseModel):
         le=BEAM_WIDTH_MAX,
         description="of the search in validation and, by default, serving",
     )
+    decoder: Literal["autoregressive", "diffusion"] = Field(
+        "autoregressive", description="what writes the codes, on the same encoder"
+    )
+    least_mask_ratio: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="diffusion: smallest share of masked codes; high is heavy masking",
+    )
+    diversity_penalty: bool = Field(
+        default=False, description="diffusion: keep beams apart that share codes"
+    )
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -85,6 +99,12 @@ class TrainConfig(BaseModel):
             message = f"heads {self.heads} must divide width {self.width}"
             raise ValueError(message)
         return self
+
+    def idle(self) -> set[str]:
+        """Settings that decide nothing: where it runs, and those of a decoder that is not used."""
+        if self.decoder == "diffusion":
+            return {"device"}
+        return {"device", "decoder", "least_mask_ratio", "diversity_penalty"}
 
 
 class TrainingRun:
@@ -144,7 +164,7 @@ class TrainingRun:
         self.network.train()
         plan = batches(self.data.windows, self.config.batch_size, generator)
         for done, rows in enumerate(plan, start=1):
-            head, generated = losses(self.network, self.data, rows, self.config.distillation)
+            head, generated = losses(self.network, self.data, rows, self.config)
             loss = head + self.config.generator_weight * generated
             if not torch.isfinite(loss):
                 message = f"the loss is {loss.item()} in epoch {epoch}; lower learning_rate"
@@ -180,10 +200,17 @@ def build_network(config: TrainConfig, data: TrainingSet) -> Network:
         dropout=config.dropout,
         input_dropout=config.dropout if config.input_dropout is None else config.input_dropout,
         id_dropout=config.id_dropout,
+        category_levels=category_levels(data.catalogue.levels),
     )
     codes = torch.from_numpy(data.catalogue.codes.astype(np.int64))
     text = torch.from_numpy(data.catalogue.text)
-    return Network(shape, data.catalogue.trie, text, codes, data.trained())
+    kind = DiffusionNetwork if config.decoder == "diffusion" else Network
+    return kind(shape, data.catalogue.trie, text, codes, data.trained())
+
+
+def category_levels(levels: Sequence[LevelFacts]) -> int:
+    """How many leading levels spell the category."""
+    return next((at for at, level in enumerate(levels) if level.kind != "category"), len(levels))
 
 
 def restore_parameters(
@@ -195,11 +222,12 @@ def restore_parameters(
 
 
 def losses(
-    network: Network, data: TrainingSet, rows: Any, share: float = 0.0
+    network: Network, data: TrainingSet, rows: Any, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Item head's and generator's mean loss over all positions of a batch.
 
-    `share` of the generator's is to the item head's opinion, the rest to what came next.
+    `config.distillation` of the generator's is to the item head's opinion, the rest to what came
+    next.
     """
     device = network.text.device
     windows = [data.windows[row] for row in rows]
@@ -208,10 +236,14 @@ def losses(
     encoded = network.history_encoder(items[leaves[:, :-1]])
     predicted = real[:, 1:]
     h, targets = encoded[predicted], leaves[:, 1:][predicted]
+    if config.decoder == "diffusion":
+        denoising = cast("DiffusionNetwork", network)  # Fabric's wrapper hides its class
+        masking = Masking(denoising.ordered_levels, config.least_mask_ratio)
+        return diffusion_losses(denoising, h, items, targets, masking, config.distillation)
     tree = network.tree(items)
     choices = path_choices(network, targets, tree)
     head, taught = item_head_loss(network, h, items, targets, choices)
-    return head, generator_loss(network, h, tree, choices, taught, share)
+    return head, generator_loss(network, h, tree, choices, taught, config.distillation)
 
 
 def train(
@@ -237,7 +269,7 @@ def train(
     with progress_bar() as progress:
         while not run.is_over():
             row = train_epoch(run, progress)
-            scores = validate(run.network, task, config.beam_width)
+            scores = validate(run.network.module, task, config.beam_width)
             run.epochs.append(row | asdict(scores))
             # The best first: an interruption between the two repeats this epoch.
             if run.best() is run.epochs[-1]:
@@ -338,7 +370,7 @@ def progress_bar() -> Progress:
 
 def fingerprint(config: TrainConfig, data: TrainingSet) -> str:
     """What a checkpoint must agree with to be continued: configuration, tokens and histories."""
-    settings = config.model_dump_json(exclude={"device"}, exclude_none=True)
+    settings = config.model_dump_json(exclude=config.idle(), exclude_none=True)
     digest = hashlib.sha256(settings.encode())
     for array in (data.catalogue.codes, data.catalogue.text, np.concatenate(data.windows)):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -386,7 +418,7 @@ def resume(run: TrainingRun, output: Path, identity: str) -> None:
 def finish(output: Path, run: TrainingRun, best: dict[str, float], *, refit: bool) -> None:
     """Write `training.json`, the sign that `output` is complete."""
     facts = {
-        "config": run.config.model_dump(exclude={"device"}),
+        "config": run.config.model_dump(exclude=run.config.idle()),
         "refit": refit,
         "best": best,
         "epochs": run.epochs,
