@@ -182,6 +182,24 @@ def evaluate(
 
 
 @app.command()
+def decoders(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles of one catalogue.")],
+    workspace: Annotated[Path, typer.Option(help="Workspace with the prepared events.")],
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    users: Annotated[int | None, typer.Option(help="Measure a sample of users.")] = None,
+    beam_width: Annotated[int, typer.Option(help="Of every search.")] = 50,
+    output: Annotated[Path | None, typer.Option(help="Markdown file for the table.")] = None,
+) -> None:
+    """Compare ways of decoding: accuracy, diversity and latency at equal beams."""
+    from model.training.config import validated
+    from model.training.evaluation.decoding import DecodingConfig, compare_decoding
+
+    settings = {"split": split, "users": users, "beam_width": beam_width}
+    config = validated(DecodingConfig, settings, "cofine decoders")
+    compare_decoding(config, bundles, _stages(workspace).prepared, output)
+
+
+@app.command()
 def publish(
     candidate: Annotated[Path, typer.Argument(help="Bundle to publish.")],
     shelf: Annotated[Path, typer.Argument(help="Folder of published bundles.")],

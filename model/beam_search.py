@@ -34,14 +34,21 @@ class BeamResult:
     leaves: IntArray
     """[R]"""
     log_probs: FloatArray
-    """[R, L + 1]: per level, and for the choice inside the bucket; their sum orders the items."""
-    pruned: float
-    """Log-probability of the best legal prefix left behind on any level; -inf if none was."""
+    """[R, L + 1]: per level, and for the choice inside the bucket; their sum orders the items.
+    [R, 1] where levels have no fixed order: only their sum is known."""
+    pruned: float | None
+    """Log-probability of the best legal prefix left behind on any level; -inf if none was. None
+    where the search has no such bound."""
 
     def totals(self) -> FloatArray:
         """Log-probability of each item [R]."""
         totals: FloatArray = self.log_probs.sum(axis=1)
         return totals
+
+    def by_level(self, place: int) -> tuple[float, ...] | None:
+        """Log-probability of each choice on the way to the item at `place`; None if not known."""
+        probs = self.log_probs[place].tolist()
+        return tuple(probs) if len(probs) > 1 else None
 
 
 def beam_search(

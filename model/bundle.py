@@ -20,6 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from model.catalog import Catalog, Groups
 from model.decoder import GRAPHS, Graphs, SearchTree
+from model.diffusion_decoder import DiffusionGraphs
+from model.diffusion_search import CodeTable, Unmasking
 from model.errors import BundleError
 from model.manifest import FORMAT_VERSION, FileFacts, Manifest
 from model.strings import StringIndex, StringTable
@@ -36,6 +38,8 @@ _TYPES = {
     "trie.npy": np.int32,
     "node_vectors.npy": np.float32,
     "node_biases.npy": np.float32,
+    "code_vectors.npy": np.float32,
+    "code_biases.npy": np.float32,
     "popularity.npy": np.int64,
     "_blob.npy": np.uint8,
     "_offsets.npy": np.int64,
@@ -108,7 +112,7 @@ class Bundle:
             raise BundleError(message) from error
         _verify_shapes(manifest, catalog, tree, popularity)
         _verify_numbers(catalog)
-        graphs = Graphs(path, threads=threads)
+        graphs = _graphs(path, manifest, arrays, threads)
         graphs.verify_inputs(levels=len(manifest.levels), width=manifest.width)
         return cls(path, manifest, catalog, tree, popularity, graphs, golden)
 
@@ -157,7 +161,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     described = manifest.model_copy(update={"files": file_facts(folder)})
     sealed = described.model_copy(update={"bundle_id": described.identity()})
     partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(sealed.model_dump_json(indent=2), encoding="utf-8")
+    partial.write_text(sealed.model_dump_json(indent=2, exclude_unset=True), encoding="utf-8")
     partial.replace(folder / MANIFEST)
     return sealed
 
@@ -333,6 +337,35 @@ def _catalog(arrays: Mapping[str, AnyArray]) -> Catalog:
 def _tree(arrays: Mapping[str, AnyArray]) -> SearchTree:
     trie = Trie.from_child_start(arrays["trie.npy"])
     return SearchTree(trie, arrays["node_vectors.npy"], arrays["node_biases.npy"])
+
+
+def _graphs(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], threads: int) -> Graphs:
+    """The graphs of the decoder that the manifest names."""
+    if manifest.diffusion is None:
+        return Graphs(path, threads=threads)
+    shape = (len(manifest.levels), max(level.codes for level in manifest.levels))
+    wanted = {"code_vectors.npy": (*shape, manifest.width), "code_biases.npy": shape}
+    for name, expected in wanted.items():
+        if name not in arrays:
+            message = f"{path} has no {name}: export it again"
+            raise BundleError(message)
+        if arrays[name].shape != expected:
+            message = (
+                f"{name} is {arrays[name].shape} but the manifest says {expected}: parts of two "
+                "bundles"
+            )
+            raise BundleError(message)
+    if int(arrays["codes.npy"].max()) >= shape[1]:
+        message = f"codes.npy holds a code beyond the {shape[1]} of the manifest: export it again"
+        raise BundleError(message)
+    codes = arrays["codes.npy"].astype(np.int64)
+    table = CodeTable(codes, arrays["code_vectors.npy"], arrays["code_biases.npy"])
+    facts = manifest.diffusion
+    if facts.ordered_levels > shape[0]:
+        message = f"manifest.json orders {facts.ordered_levels} of {shape[0]} levels: export again"
+        raise BundleError(message)
+    unmasking = Unmasking(facts.ordered_levels, diversity=facts.diversity)
+    return DiffusionGraphs(path, threads=threads, table=table, unmasking=unmasking)
 
 
 def _verify_types(arrays: Mapping[str, AnyArray]) -> None:

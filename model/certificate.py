@@ -39,8 +39,13 @@ class Headroom:
         return float(left.max()) + self._bonus
 
 
-def is_certified(found: BeamResult, scores: FloatArray, k: int, *, headroom: float) -> bool:
-    """Whether no item beyond `found`, which have `scores` [R], can belong to the best `k`."""
+def is_certified(found: BeamResult, scores: FloatArray, k: int, *, headroom: float) -> bool | None:
+    """Whether no item beyond `found`, which have `scores` [R], can belong to the best `k`.
+
+    None where the search does not know what it left behind.
+    """
+    if found.pruned is None:
+        return None
     if found.pruned == -np.inf:
         return True
     if len(scores) < k:

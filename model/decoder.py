@@ -40,6 +40,9 @@ class SearchTree:
 class Graphs:
     """The ONNX sessions of a bundle; safe to share between threads."""
 
+    can_step = True
+    """Whether `child_log_probs` scores the children of trie nodes, one level after the other."""
+
     def __init__(self, folder: Path, *, threads: int) -> None:
         """Load `encoder.onnx`, `decoder.onnx`, `step.onnx` and `item_encoder.onnx`.
 
@@ -69,13 +72,7 @@ class Graphs:
         Raises:
             BundleError: a graph has other inputs, or is one of another bundle.
         """
-        slots = {f"slots_{depth}" for depth in range(levels + 1)}
-        wanted = {
-            "encoder": {"items"},
-            "decoder": _TREE | slots | {"h", "alive", "beams"},
-            "step": _TREE | {"h", "nodes", "depth", "slots"},
-            "item_encoder": {"text", "codes"},
-        }
+        wanted = self.inputs(levels)
         columns = {"items": width, "h": width, "vectors": width, "codes": levels}
         for graph, session in self._sessions.items():
             inputs = {each.name: each.shape for each in session.get_inputs()}
@@ -89,6 +86,21 @@ class Graphs:
                         f"manifest says {columns[name]}: parts of two bundles"
                     )
                     raise BundleError(message)
+
+    def inputs(self, levels: int) -> dict[str, set[str]]:
+        """The names of what each graph takes, for semantic IDs of `levels` codes."""
+        slots = {f"slots_{depth}" for depth in range(levels + 1)}
+        return {
+            "encoder": {"items"},
+            "decoder": _TREE | slots | {"h", "alive", "beams"},
+            "step": _TREE | {"h", "nodes", "depth", "slots"},
+            "item_encoder": {"text", "codes"},
+        }
+
+    def run(self, graph: str, feeds: dict[str, AnyArray]) -> list[AnyArray]:
+        """The outputs of one graph, in their exported order."""
+        outputs: list[AnyArray] = self._sessions[graph].run(None, feeds)
+        return outputs
 
     def encode(self, items: FloatArray) -> FloatArray:
         """Vectors of a history's items [T >= 1, D], oldest first -> h [D], float16-rounded.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,6 +50,16 @@ class ScoreFacts(BaseModel):
         return (1 + self.fusion_weight) * self.repeat_bias
 
 
+class DiffusionFacts(BaseModel):
+    """How a diffusion bundle unmasks codes; see `model.diffusion_search`."""
+
+    model_config = _FROZEN
+    ordered_levels: int = Field(ge=1)
+    """Leading levels that are unmasked in order, the others by confidence."""
+    diversity: bool
+    """Whether beams are kept apart."""
+
+
 class Manifest(BaseModel):
     """`manifest.json`, written last: a folder without it is no bundle."""
 
@@ -63,11 +74,21 @@ class Manifest(BaseModel):
     history_length: int = Field(ge=1)
     beam_width: int = Field(ge=1, le=BEAM_WIDTH_MAX)
     score: ScoreFacts
+    diffusion: DiffusionFacts | None = None
+    """Of a bundle whose decoder is a masked-diffusion one; others leave it out."""
     facts: dict[str, object]
     """How the tokens and the network came about; for people, nothing reads it back."""
     files: dict[str, FileFacts]
 
+    @property
+    def decoder(self) -> Literal["autoregressive", "diffusion"]:
+        """What writes the codes."""
+        return "autoregressive" if self.diffusion is None else "diffusion"
+
     def identity(self) -> str:
-        """What `bundle_id` has to be: a hash over the rest, and so over all files' hashes."""
-        rest = self.model_dump(mode="json", exclude={"bundle_id"})
+        """What `bundle_id` has to be: a hash over the rest, and so over all files' hashes.
+
+        Over what is written: bundles that do not need a newer field are as they were before it.
+        """
+        rest = self.model_dump(mode="json", exclude={"bundle_id"}, exclude_unset=True)
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]

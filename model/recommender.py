@@ -96,7 +96,8 @@ class RecommendedItem:
     path: CategoryPath
     semantic_id: SemanticId
     level_log_probs: tuple[float, ...] | None
-    """Of each generated choice from coarse to fine, [L + 1]; None for popular items."""
+    """Of each generated choice from coarse to fine, [L + 1]; None for popular items, and for all
+    items where the choices have no fixed order."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ class Recommendation:
     items: tuple[RecommendedItem, ...]
     unknown_history_items: int
     certified: bool | None
-    """Whether the generated list is proven to be the exact one; None where nothing was searched
-    and where there was no time for all levels."""
+    """Whether the generated list is proven to be the exact one; None where nothing was searched,
+    where there was no time for all levels, and where the search proves nothing."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in `encode`, `decode` and `resolve`."""
     levels: int | None = None
@@ -298,7 +299,8 @@ class Recommender:
             best = np.lexsort((beams.leaves, -found.fused))[:k]
             taken = beams.leaves[best]
             for place in best:
-                probs = tuple(float(p) for p in beams.log_probs[place][: found.levels])
+                probs = beams.by_level(int(place))
+                probs = None if probs is None else probs[: found.levels]
                 leaf, score = int(beams.leaves[place]), float(found.fused[place])
                 items.append(self._item(leaf, len(items) + 1, score, source, probs))
         popular = self._popular_leaves(k - len(items), availability, taken)

@@ -53,7 +53,8 @@ class TimedSearch:
             counts: legal items below each node [M].
             width: beams kept after each level.
             deadline: when the result has to be there, by the clock; a search that begins in time
-                but takes longer than lately is not cut off.
+                but takes longer than lately is not cut off. A decoder that has no order of levels
+                leaves all of them to popularity where there is no time for it.
         """
         if not self.has_time(width, deadline):
             decoder = HurriedDecoder(self._graphs, self._tree, self._shares, self._times, deadline)
@@ -108,7 +109,8 @@ class HurriedDecoder:
         """See `model.beam_search.StepDecoder`."""
         started = self._times.now()
         needed = (self._times.p95(f"level {depth}") or 0.0) + (self._times.p95("complete") or 0.0)
-        if self._stopped_at is None and started + needed > self._deadline:
+        is_late = started + needed > self._deadline
+        if self._stopped_at is None and (is_late or not self._graphs.can_step):
             self._stopped_at = started
         if self._stopped_at is not None:
             return self._shares.child_log_probs(h, nodes, depth)

@@ -377,6 +377,10 @@ class InfoAnswer(BaseModel):
     bundle: str
     catalogue_version: int
     items: int
+    decoder: Literal["autoregressive", "diffusion"] = Field(
+        description="What writes the codes. A diffusion decoder certifies nothing, and has no "
+        "log-probability per level."
+    )
     levels: list[LevelBody] = Field(description="Coarse to fine.")
     limits: dict[str, int] = Field(description="Each name ends with its unit.")
     state: StateBody

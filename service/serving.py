@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from starlette.requests import HTTPConnection
 
@@ -57,6 +57,11 @@ class ServedManifest(Protocol):
     @property
     def history_length(self) -> int:
         """How many of a history's newest items are used."""
+        ...
+
+    @property
+    def decoder(self) -> Literal["autoregressive", "diffusion"]:
+        """What writes the codes."""
         ...
 
 

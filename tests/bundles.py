@@ -31,6 +31,14 @@ def make_shop_bundle(folder: Path) -> Path:
     return _make(folder, SHOP)
 
 
+def make_diffusion_bundle(folder: Path) -> Path:
+    """The same shop with the category over two levels and a masked-diffusion decoder."""
+    diffusion = SHOP.replace("epochs = 3\n", 'epochs = 3\ndecoder = "diffusion"\n')
+    # Validation searches user by user: fifty are enough where only the bundle is wanted.
+    diffusion = diffusion.replace("epochs = 3\n", "epochs = 3\nvalidation_users = 50\n")
+    return _make(folder, f"{diffusion}\n[tokenize]\ncategory_levels = 2\n")
+
+
 def make_magazines_bundle(folder: Path) -> Path:
     """Train on the Magazines dataset in `folder`; skips where the data is absent."""
     data = research_data("amazon-magazines-2018")

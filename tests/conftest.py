@@ -20,6 +20,14 @@ def shop_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def diffusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of the same shop with a masked-diffusion decoder."""
+    from tests.bundles import make_diffusion_bundle
+
+    return make_diffusion_bundle(tmp_path_factory.mktemp("diffusion"))
+
+
+@pytest.fixture(scope="session")
 def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of the Magazines dataset; its workspace is `run` beside it."""
     from tests.bundles import make_magazines_bundle

@@ -24,8 +24,9 @@ from model.bundle import (
 from model.catalog import build_catalog
 from model.decoder import SearchTree
 from model.errors import ConfigError, ExportError
-from model.manifest import FORMAT_VERSION, Manifest, ScoreFacts
+from model.manifest import FORMAT_VERSION, DiffusionFacts, Manifest, ScoreFacts
 from model.recommender import Query, Recommender, verify_golden
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.graphs import export_graphs
 from model.training.network import Network
 from model.training.parity import check_parity
@@ -89,7 +90,8 @@ def _build(
         items = network.item_vectors()
         tensors = network.tree(items)
     tree = SearchTree(data.catalogue.trie, tensors.vectors.numpy(), tensors.biases.numpy())
-    _write_arrays(building, tree_arrays(tree) | _catalogue_arrays(stages.prepared, data))
+    arrays = tree_arrays(tree) | _catalogue_arrays(stages.prepared, data)
+    _write_arrays(building, arrays | _code_arrays(network, items))
     _copy_encoders(stages, building)
     export_graphs(network, building)
     (building / "golden.json").write_text("[]", encoding="utf-8")
@@ -143,6 +145,18 @@ def _catalogue_arrays(prepared: Path, data: TrainingSet) -> dict[str, AnyArray]:
     return catalog_arrays(catalog) | {"popularity.npy": data.popularity.astype(np.int64)}
 
 
+def _code_arrays(network: Network, items: torch.Tensor) -> dict[str, AnyArray]:
+    """What a diffusion decoder knows of the codes."""
+    if not isinstance(network, DiffusionNetwork):
+        return {}
+    with torch.no_grad():
+        table = network.code_table(items)
+    return {
+        "code_vectors.npy": table.vectors.numpy(),
+        "code_biases.npy": table.biases.numpy(),
+    }
+
+
 def _write_arrays(folder: Path, arrays: Mapping[str, AnyArray]) -> None:
     for name, array in arrays.items():
         np.save(folder / name, array, allow_pickle=False)
@@ -172,7 +186,7 @@ def _manifest(
         message = "training.json names no best epoch: train again"
         raise ExportError(message)
     norms = np.linalg.norm(tree.item_vectors, axis=1)
-    return Manifest(
+    manifest = Manifest(
         format_version=FORMAT_VERSION,
         bundle_id="",
         levels=data.catalogue.levels,
@@ -196,6 +210,12 @@ def _manifest(
         },
         files={},
     )
+    if not isinstance(network, DiffusionNetwork):
+        return manifest
+    diffusion = DiffusionFacts(
+        ordered_levels=network.ordered_levels, diversity=config.diversity_penalty
+    )
+    return manifest.model_copy(update={"diffusion": diffusion})
 
 
 def _report(folder: Path) -> object:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from model.errors import ExportError
+from model.training.diffusion_graph import DiffusionDecoderGraph, DiffusionStepGraph
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.network import Network
 from model.training.search_graph import DecoderGraph, EncoderGraph, ItemEncoderGraph, StepGraph
 
@@ -44,6 +46,10 @@ def export_graphs(network: Network, folder: Path) -> None:
     export_graph(
         EncoderGraph(network), {"items": torch.zeros(known, width)}, folder / "encoder.onnx", ["h"]
     )
+    export_graph(ItemEncoderGraph(network), item, folder / "item_encoder.onnx", ["vectors"])
+    if isinstance(network, DiffusionNetwork):
+        _export_diffusion(network, folder, {"h": h} | search_tree | alive)
+        return
     export_graph(
         DecoderGraph(network),
         {"h": h} | search_tree | alive | slots,
@@ -56,7 +62,36 @@ def export_graphs(network: Network, folder: Path) -> None:
         folder / "step.onnx",
         ["child_log_probs"],
     )
-    export_graph(ItemEncoderGraph(network), item, folder / "item_encoder.onnx", ["vectors"])
+
+
+def _export_diffusion(network: DiffusionNetwork, folder: Path, known: dict[str, Tensor]) -> None:
+    """Write `decoder.onnx` and `step.onnx` of a diffusion network."""
+    with torch.no_grad():
+        table = network.code_table(network.item_vectors())
+    levels, ordered = network.codes.shape[1], network.ordered_levels
+    codes = {"code_vectors": table.vectors, "code_biases": table.biases.detach()}
+    items = {"codes": network.codes, "first_of_bucket": torch.arange(len(network.codes))}
+    alive, beams = {"alive": known["alive"]}, {"beams": known["beams"]}
+    tree = {name: known[name] for name in ("child_start", "vectors", "biases")}
+    sizes = {"pool": torch.arange(7 * levels), "apart": torch.ones(1)}
+    openings = {"openings": torch.ones(levels, levels, dtype=torch.bool)}
+    names = [*(f"slots_{depth}" for depth in range(ordered)), "slots_range", "slots_items"]
+    slots = {name: torch.arange(3 + place) for place, name in enumerate(names)}
+    h = {"h": known["h"]}
+    export_graph(
+        DiffusionDecoderGraph(network),
+        h | tree | alive | items | codes | openings | beams | sizes | slots,
+        folder / "decoder.onnx",
+        ["leaves", "log_probs"],
+    )
+    of_items = {name: tree[name] for name in ("vectors", "biases")}
+    partly = {"partly": network.codes[:2], "bucket_nodes": torch.zeros(2, 3, dtype=torch.long)}
+    export_graph(
+        DiffusionStepGraph(network),
+        h | partly | of_items | codes,
+        folder / "step.onnx",
+        ["code_logits", "item_logits"],
+    )
 
 
 FREE_LENGTHS = {
@@ -69,6 +104,10 @@ FREE_LENGTHS = {
     "beams": 1,
     "text": 1,
     "codes": 1,
+    "first_of_bucket": 1,
+    "pool": 1,
+    "partly": 1,
+    "bucket_nodes": 2,
     "ids": 2,
     "mask": 2,
 }

@@ -231,7 +231,7 @@ def _parts(length: int) -> list[slice]:
     return [slice(at, at + PRODUCTS_AT_ONCE) for at in range(0, length, PRODUCTS_AT_ONCE)]
 
 
-def _child_log_probs(query: Tensor, choice: Choices, tree: TreeTensors) -> Tensor:
+def choice_log_probs(query: Tensor, choice: Choices, tree: TreeTensors) -> Tensor:
     """Log-probabilities [R, C] as `child_log_probs`, computed only where a child exists."""
     if len(choice.parent) and not choice.parent.any():  # all at the root: one product of matrices
         nodes = choice.nodes[0]
@@ -266,7 +266,7 @@ def generator_loss(
     for depth, choice in enumerate(choices):
         parents = tree.vectors.index_select(0, choice.parent)
         query = network.generator.query(depth, h.index_select(0, choice.position), parents)
-        log_probs = _child_log_probs(query, choice, tree)
+        log_probs = choice_log_probs(query, choice, tree)
         own = log_probs.gather(1, choice.place.unsqueeze(1)).sum()
         total = total - (1 - share) * own
         if taught is not None and share:

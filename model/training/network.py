@@ -12,6 +12,7 @@ nodes, D width, C children, E width of an item's text features, F of their princ
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ class NetworkShape:
     input_dropout: float
     """of the numbers of the items that are read"""
     id_dropout: float
+    category_levels: int = 1
+    """Leading levels that spell the category"""
 
 
 class ItemEncoder(nn.Module):
@@ -196,6 +199,8 @@ def child_log_probs(query: Tensor, nodes: Tensor, taken: Tensor, tree: TreeTenso
 class Network(nn.Module):
     """All parts over one catalogue, items in leaf order."""
 
+    decoder: ClassVar[str] = "autoregressive"
+    """What writes the codes."""
     text: Tensor
     text_basis: Tensor
     codes: Tensor

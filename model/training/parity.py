@@ -5,6 +5,7 @@ a single item and to fewer children than beams, for several beam widths and hist
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from model.availability import legal_below
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import Graphs, GraphStepDecoder, SearchTree
+from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
+from model.diffusion_search import MASKED, CodeTable
 from model.errors import ExportError
+from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code_logits
 from model.training.network import Network, TreeTensors
 from model.training.search_graph import beam_search as tensor_beam_search
 from model.trie import Trie
@@ -34,7 +38,10 @@ def check_parity(network: Network, bundle: Bundle) -> None:
     """
     generator = np.random.default_rng(0)
     _check_encoder(network, bundle, generator)
-    for tree in (bundle.tree, *_unseen_trees(bundle, generator)):
+    if isinstance(network, DiffusionNetwork):
+        _check_diffusion(network, bundle, generator)
+        return
+    for tree in (bundle.tree, *unseen_trees(bundle, generator)):
         everything = np.ones(tree.trie.item_count, dtype=bool)
         half = generator.random(tree.trie.item_count) < 0.5
         for legal in (everything, half):
@@ -42,6 +49,60 @@ def check_parity(network: Network, bundle: Bundle) -> None:
             h = generator.normal(size=(tree.vectors.shape[1],)).astype(np.float32)
             for width in WIDTHS:
                 check_search(network, bundle.graphs, tree, h, counts, width)
+
+
+def _check_diffusion(
+    network: DiffusionNetwork, bundle: Bundle, generator: np.random.Generator
+) -> None:
+    """Compare Diffusion Beam Search with the NumPy reference, and its steps with PyTorch.
+
+    Raises:
+        ExportError: they differ, or the bundle's graphs are not those of diffusion.
+    """
+    graphs = bundle.graphs
+    if not isinstance(graphs, DiffusionGraphs):  # pragma: no cover - export writes both together
+        message = "the manifest does not say that the decoder is a diffusion one: export again"
+        raise ExportError(message)
+    table = graphs.table
+    _check_steps(network, graphs, bundle.tree, generator)
+    catalogues = [(bundle.tree, table.codes), *unseen_catalogues(bundle, generator)]
+    for tree, codes in catalogues:
+        over = graphs.over(CodeTable(codes, table.vectors, table.biases))
+        for share, width, diversity in ((1.0, 1, False), (0.5, 10, True), (0.5, 50, False)):
+            legal = generator.random(len(codes)) < share
+            h = generator.normal(size=(tree.vectors.shape[1],)).astype(np.float32)
+            way = replace(graphs.unmasking, diversity=diversity)
+            found = over.by(way).search(h, tree, legal_below(tree.trie, legal), width)
+            reference = GraphMaskedDecoder(over, tree).search().search(h, legal, width, way)
+            what = f"decoder.onnx and the NumPy reference, width {width}, {len(codes)} items"
+            compare(what, found, reference)
+
+
+@torch.no_grad()
+def _check_steps(
+    network: DiffusionNetwork,
+    graphs: DiffusionGraphs,
+    tree: SearchTree,
+    generator: np.random.Generator,
+) -> None:
+    codes = graphs.table.codes[generator.integers(tree.trie.item_count, size=20)]
+    partly = np.where(generator.random(codes.shape) < 0.5, MASKED, codes)
+    h = generator.normal(size=(tree.vectors.shape[1],)).astype(np.float32)
+    table = CodeTensors(torch.tensor(graphs.table.vectors), torch.tensor(graphs.table.biases))
+    several = torch.tensor(h).expand(len(partly), -1)
+    queries = network.denoiser(several, torch.tensor(partly), table.vectors)
+    decoder = GraphMaskedDecoder(graphs, tree)
+    leaves = np.zeros((len(partly), 1), np.int64)
+    item = queries[:, -1].numpy() @ tree.item_vectors[0] + tree.biases[tree.trie.item_start]
+    pairs: dict[str, tuple[FloatArray, AnyArray]] = {
+        "codes": (decoder.code_logits(h, partly), code_logits(queries, table).numpy()),
+        "items": (decoder.item_logits(h, partly, leaves)[:, 0], item),
+    }
+    for name, (found, expected) in pairs.items():
+        worst = float(np.abs(found - expected).max())
+        if not worst <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            message = f"step.onnx and PyTorch differ by {worst:.2e} in the logits of {name}"
+            raise ExportError(message)
 
 
 def check_search(
@@ -56,12 +117,17 @@ def check_search(
     reference = beam_search(GraphStepDecoder(graphs, tree), tree.trie, h, counts, width)
     trained = _torch_search(network, tree, h, counts, width)
     for name, other in (("the NumPy reference", reference), ("PyTorch", trained)):
-        _compare(
+        compare(
             f"decoder.onnx and {name}, width {width}, {tree.trie.item_count} items", found, other
         )
 
 
-def _compare(what: str, found: BeamResult, other: BeamResult) -> None:
+def compare(what: str, found: BeamResult, other: BeamResult) -> None:
+    """Check that two searches found the same, ties aside.
+
+    Raises:
+        ExportError: they did not; the message begins with `what`.
+    """
     if found.log_probs.shape != other.log_probs.shape:
         message = f"{what}: {len(found.leaves)} against {len(other.leaves)} results"
         raise ExportError(message)
@@ -117,12 +183,22 @@ def _check_encoder(network: Network, bundle: Bundle, generator: np.random.Genera
         raise ExportError(message)
 
 
-def _unseen_trees(bundle: Bundle, generator: np.random.Generator) -> Iterator[SearchTree]:
+def unseen_trees(bundle: Bundle, generator: np.random.Generator) -> Iterator[SearchTree]:
     """Small random catalogues of the bundle's depth and width."""
+    for tree, _ in unseen_catalogues(bundle, generator):
+        yield tree
+
+
+def unseen_catalogues(
+    bundle: Bundle, generator: np.random.Generator
+) -> Iterator[tuple[SearchTree, AnyArray]]:
+    """The same with the codes of their items [N, L], leaf order."""
     levels, width = bundle.tree.trie.levels, bundle.manifest.width
+    most = max(level.codes for level in bundle.manifest.levels)
     for items in CATALOGUE_SIZES:
-        codes = generator.integers(min(items, 9), size=(items, levels))
-        trie, _ = Trie.build(codes)
+        codes = generator.integers(min(items, 9, most), size=(items, levels))
+        trie, order = Trie.build(codes)
         vectors = generator.normal(scale=0.3, size=(trie.node_count, width))
         biases = generator.normal(size=trie.node_count)
-        yield SearchTree(trie, vectors.astype(np.float32), biases.astype(np.float32))
+        tree = SearchTree(trie, vectors.astype(np.float32), biases.astype(np.float32))
+        yield tree, codes[order]

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel
 from rich.console import Console
 
 from model import event_log
@@ -162,7 +161,7 @@ def run_learning(
     )
     runner.run(
         "train",
-        _settings(config.train),
+        config.train.model_dump_json(exclude=config.train.idle()),
         stages.trained / "training.json",
         lambda: train(config.train, *folders, stages.trained),
     )
@@ -221,11 +220,6 @@ def _tokenizing(config: TokenizeConfig) -> object:
     if config.fitted is None:
         return config
     return config, _digest(config.fitted / "codes.npy")
-
-
-def _settings(config: BaseModel) -> str:
-    """Settings that decide a result: the device does not."""
-    return config.model_dump_json(exclude={"device"})
 
 
 def _source_digest(path: Path) -> str:

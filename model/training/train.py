@@ -15,10 +15,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from model.errors import StageError, TrainingError
-from model.manifest import BEAM_WIDTH_MAX
+from model.manifest import BEAM_WIDTH_MAX, LevelFacts
+from model.training.diffusion_losses import Masking, diffusion_losses
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.evaluation.report import plot_training
 from model.training.histories import HeldOut
 from model.training.losses import generator_loss, item_head_loss, path_choices
@@ -92,6 +94,18 @@ class TrainConfig(BaseModel):
         le=BEAM_WIDTH_MAX,
         description="of the search in validation and, by default, serving",
     )
+    decoder: Literal["autoregressive", "diffusion"] = Field(
+        "autoregressive", description="what writes the codes, on the same encoder"
+    )
+    least_mask_ratio: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="diffusion: smallest share of masked codes; high is heavy masking",
+    )
+    diversity_penalty: bool = Field(
+        default=False, description="diffusion: keep beams apart that share codes"
+    )
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -101,6 +115,12 @@ class TrainConfig(BaseModel):
             message = f"heads {self.heads} must divide width {self.width}"
             raise ValueError(message)
         return self
+
+    def idle(self) -> set[str]:
+        """Settings that decide nothing: where it runs, and those of a decoder that is not used."""
+        if self.decoder == "diffusion":
+            return {"device", "teaching_epochs"}
+        return {"device", "decoder", "least_mask_ratio", "diversity_penalty"}
 
 
 class TrainingRun:
@@ -196,10 +216,17 @@ def build_network(config: TrainConfig, data: TrainingSet) -> Network:
         dropout=config.dropout,
         input_dropout=config.dropout if config.input_dropout is None else config.input_dropout,
         id_dropout=config.id_dropout,
+        category_levels=category_levels(data.catalogue.levels),
     )
     codes = torch.from_numpy(data.catalogue.codes.astype(np.int64))
     text = torch.from_numpy(data.catalogue.text)
-    return Network(shape, data.catalogue.trie, text, codes, data.trained())
+    kind = DiffusionNetwork if config.decoder == "diffusion" else Network
+    return kind(shape, data.catalogue.trie, text, codes, data.trained())
+
+
+def category_levels(levels: Sequence[LevelFacts]) -> int:
+    """How many leading levels spell the category."""
+    return next((at for at, level in enumerate(levels) if level.kind != "category"), len(levels))
 
 
 def restore_parameters(
@@ -221,6 +248,10 @@ def losses(
     encoded = network.history_encoder(items[leaves[:, :-1]])
     predicted = real[:, 1:]
     h, targets = encoded[predicted], leaves[:, 1:][predicted]
+    if config.decoder == "diffusion":
+        denoising = cast("DiffusionNetwork", network)  # Fabric's wrapper hides its class
+        masking = Masking(denoising.ordered_levels, config.least_mask_ratio)
+        return diffusion_losses(denoising, h, items, targets, masking, config.distillation)
     tree = network.tree(items)
     choices = path_choices(network, targets, tree)
     head, taught = item_head_loss(network, h, items, targets, choices, config.label_smoothing)
@@ -250,7 +281,7 @@ def train(
     with progress_bar() as progress:
         while not run.is_over():
             row = train_epoch(run, progress)
-            scores = validate(run.network, task, config.beam_width)
+            scores = validate(run.network.module, task, config.beam_width)
             run.epochs.append(row | asdict(scores))
             # The best first: an interruption between the two repeats this epoch.
             if run.best() is run.epochs[-1]:
@@ -282,8 +313,10 @@ def take_lessons(
         TrainingError: the loss is no longer finite.
     """
     config = run.config
-    lessons = Lessons(config.teaching_epochs, config.learning_rate, config.batch_size, config.seed)
-    teaching = Teaching(run.fabric, run.network, run.data, lessons)
+    # A generator that unmasks codes in any order has no choices at nodes to be taught.
+    epochs = config.teaching_epochs if config.decoder == "autoregressive" else 0
+    lessons = Lessons(epochs, config.learning_rate, config.batch_size, config.seed)
+    teaching = Teaching(run.fabric, run.network.module, run.data, lessons)
     path = output / "taught.ckpt"
     if path.is_file():
         state = load_own(path, identity)
@@ -295,7 +328,7 @@ def take_lessons(
     while not teaching.is_over():
         row = give_lesson(teaching, progress)
         if task is not None:
-            row |= asdict(validate(run.network, task, config.beam_width))
+            row |= asdict(validate(run.network.module, task, config.beam_width))
             progress.console.print(describe_lesson(row))
         teaching.epochs.append(row)
         save(path, identity, teaching.state())
@@ -417,7 +450,7 @@ def progress_bar() -> Progress:
 
 def fingerprint(config: TrainConfig, data: TrainingSet) -> str:
     """What a checkpoint must agree with to be continued: configuration, tokens and histories."""
-    settings = config.model_dump_json(exclude={"device"}, exclude_none=True)
+    settings = config.model_dump_json(exclude=config.idle(), exclude_none=True)
     digest = hashlib.sha256(settings.encode())
     for array in (data.catalogue.codes, data.catalogue.text, np.concatenate(data.windows)):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -480,7 +513,7 @@ def finish(
 ) -> None:
     """Write `training.json`, the sign that `output` is complete."""
     facts = {
-        "config": run.config.model_dump(exclude={"device"}),
+        "config": run.config.model_dump(exclude=run.config.idle()),
         "refit": refit,
         "best": best,
         "epochs": run.epochs,

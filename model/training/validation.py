@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.training.diffusion_graph import search_each
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.evaluation.metrics import ndcg_at
 from model.training.histories import HeldOut
 from model.training.network import Network, TreeTensors
@@ -81,15 +83,9 @@ def _fused_ranks(
     network: Network, h: Tensor, tree: TreeTensors, hidden: Tensor, targets: Tensor, width: int
 ) -> AnyArray:
     """Rank [B, len(FUSION_WEIGHTS)] of each target among the items the search reached; 0 = not."""
-    device = h.device
-    sizes = (width, *network.branching)
-    alive = torch.ones_like(network.biases)
-    lengths = tuple(torch.arange(size, device=device) for size in sizes)
-    found = beam_search(network.generator, h, tree, alive, lengths)
-    leaves = found.nodes - network.depth_start[-2]
-    totals = found.log_probs.sum(-1)
+    leaves, totals = _search(network, h, tree, width)
     lost = hidden.gather(1, leaves) | ~torch.isfinite(totals)
-    affinities = (tree.vectors[found.nodes] @ h.unsqueeze(-1)).squeeze(-1)
+    affinities = (tree.vectors[leaves + network.depth_start[-2]] @ h.unsqueeze(-1)).squeeze(-1)
     ranks: list[IntArray] = []
     for weight in FUSION_WEIGHTS:
         scores = (totals + weight * affinities).masked_fill(lost, float("-inf"))
@@ -98,3 +94,14 @@ def _fused_ranks(
         above = (scores > own).sum(1) + 1
         ranks.append(torch.where(hit.any(1), above, 0).cpu().numpy())
     return np.stack(ranks, axis=1)
+
+
+def _search(network: Network, h: Tensor, tree: TreeTensors, width: int) -> tuple[Tensor, Tensor]:
+    """Leaves and log-probabilities [B, W] that the network's own search reaches."""
+    alive = torch.ones_like(network.biases)
+    if isinstance(network, DiffusionNetwork):
+        return search_each(network, h, tree, alive, width)
+    sizes = (width, *network.branching)
+    lengths = tuple(torch.arange(size, device=h.device) for size in sizes)
+    found = beam_search(network.generator, h, tree, alive, lengths)
+    return found.nodes - network.depth_start[-2], found.log_probs.sum(-1)

@@ -25,6 +25,7 @@ async def info(serving: InServing) -> Response:
             bundle=bundle.bundle_id,
             catalogue_version=bundle.catalogue_version,
             items=len(bundle.catalog),
+            decoder=bundle.manifest.decoder,
             levels=[
                 LevelBody(name=level.name, codebook_size=level.codes)
                 for level in bundle.manifest.levels

@@ -12,16 +12,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session", params=["shop_bundle", "diffusion_bundle"])
+def any_bundle(request: pytest.FixtureRequest) -> Path:
+    """The shop's bundle of either decoder."""
+    bundle: Path = request.getfixturevalue(request.param)
+    return bundle
+
+
 @pytest.fixture(scope="session")
 def shop_service(
-    shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     """A service on the shop with its state in memory; tests use users of their own."""
-    with running_service(shop_bundle, tmp_path_factory.mktemp("service")) as service:
+    with running_service(any_bundle, tmp_path_factory.mktemp("service")) as service:
         yield service
 
 
 @pytest.fixture(scope="session")
-def shop(shop_bundle: Path) -> Bundle:
+def shop(any_bundle: Path) -> Bundle:
     """The shop's bundle, opened here, to compare with what is served."""
-    return Bundle.open(shop_bundle, threads=1)
+    return Bundle.open(any_bundle, threads=1)

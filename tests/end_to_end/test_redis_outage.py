@@ -36,10 +36,10 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="module")
 def service(
-    redis_server: RedisServer, shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer, any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     with running_service(
-        shop_bundle,
+        any_bundle,
         tmp_path_factory.mktemp("service"),
         state_url=redis_server.url,
         deadline_ms=DEADLINE_MS,
@@ -186,13 +186,13 @@ def test_a_killed_redis(
 
 
 def test_a_service_that_starts_before_its_redis(
-    shop_bundle: Path, tmp_path: Path, items: list[str]
+    any_bundle: Path, tmp_path: Path, items: list[str]
 ) -> None:
     with running_redis(tmp_path) as server:
         server.kill()
         with (
             running_service(
-                shop_bundle, tmp_path, state_url=server.url, redis_probe_interval_ms=100
+                any_bundle, tmp_path, state_url=server.url, redis_probe_interval_ms=100
             ) as service,
             service.client() as client,
         ):

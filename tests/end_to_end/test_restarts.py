@@ -30,25 +30,25 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="module")
 def first(
-    redis_server: RedisServer, shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer, any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     folder = tmp_path_factory.mktemp("first")
     # Generous deadlines: these tests are about what is kept, and the machine may be busy.
     patient = {"state_read_deadline_ms": 5_000, "state_write_deadline_ms": 5_000}
     with running_service(
-        shop_bundle, folder, state_url=redis_server.url, deadline_ms=20_000, **patient
+        any_bundle, folder, state_url=redis_server.url, deadline_ms=20_000, **patient
     ) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def second(
-    redis_server: RedisServer, shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer, any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     folder = tmp_path_factory.mktemp("second")
     patient = {"state_read_deadline_ms": 5_000, "state_write_deadline_ms": 5_000}
     with running_service(
-        shop_bundle, folder, state_url=redis_server.url, deadline_ms=20_000, **patient
+        any_bundle, folder, state_url=redis_server.url, deadline_ms=20_000, **patient
     ) as service:
         yield service
 

@@ -27,24 +27,24 @@ def check(found: Comparison, bundle: Path, *, users: int | None) -> None:
     assert not wrong, f"{len(wrong)} differences, first {wrong[:3]}"
 
 
-def test_the_shop_is_served_as_evaluated(shop_bundle: Path, shop_service: ServiceProcess) -> None:
-    prepared = shop_bundle.parent / "run" / "prepared"
-    found = compare(shop_bundle, prepared, shop_service.url, split="test", users=None)
+def test_the_shop_is_served_as_evaluated(any_bundle: Path, shop_service: ServiceProcess) -> None:
+    prepared = any_bundle.parent / "run" / "prepared"
+    found = compare(any_bundle, prepared, shop_service.url, split="test", users=None)
     assert found.users == 600
-    check(found, shop_bundle, users=None)
+    check(found, any_bundle, users=None)
 
 
 def test_the_command_agrees(
-    shop_bundle: Path, shop_service: ServiceProcess, capsys: pytest.CaptureFixture[str]
+    any_bundle: Path, shop_service: ServiceProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared = shop_bundle.parent / "run" / "prepared"
-    arguments = [str(shop_bundle), str(prepared), "--url", shop_service.url, "--users", "20"]
+    prepared = any_bundle.parent / "run" / "prepared"
+    arguments = [str(any_bundle), str(prepared), "--url", shop_service.url, "--users", "20"]
     assert main(arguments) == 0
     assert "20 users asked over HTTP, 0 answers differ" in capsys.readouterr().out
 
 
-def test_other_answers_would_be_told(shop_bundle: Path, shop: Bundle) -> None:
-    prepared = shop_bundle.parent / "run" / "prepared"
+def test_other_answers_would_be_told(any_bundle: Path, shop: Bundle) -> None:
+    prepared = any_bundle.parent / "run" / "prepared"
     task = read_task(prepared, shop.catalog, Choice("test", 2, 0, 0.2))
     recommender = Recommender(shop)
     expected = [expected_answer(recommender, leaves) for leaves in task.leaves]
@@ -52,7 +52,7 @@ def test_other_answers_would_be_told(shop_bundle: Path, shop: Bundle) -> None:
     assert not judge(shop, task, answers, expected).differing
     assert len(judge(shop, task, answers[::-1], expected).differing) == 2
     answers[0]["items"][3]["score"] -= 0.01
-    assert complaints(judge(shop, task, answers, expected), shop_bundle, split="test", users=2)
+    assert complaints(judge(shop, task, answers, expected), any_bundle, split="test", users=2)
 
 
 def answer_of(recommender: Recommender, history: list[str]) -> dict[str, Any]:

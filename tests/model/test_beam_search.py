@@ -60,6 +60,7 @@ def test_pruned_bounds_every_legal_item_that_is_not_returned(
     decoder, legal = case
     found = search(decoder, legal, width)
 
+    assert found.pruned is not None
     left = legal.copy()
     left[found.leaves] = False
     totals = decoder.steps().sum(axis=1)

@@ -15,6 +15,7 @@ from model.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
+    "decoders",
     "prepare",
     "synthesize",
     "embed",
@@ -109,6 +110,8 @@ def test_an_error_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
         (("evaluate", "b"), "needs --workspace, the folder that"),
         (("evaluate", "b", "--workspace", "w"), "b is not a bundle"),
         (("evaluate", "b", "--workspace", "w", "--split", "x"), "split: .* \\(got 'x'\\)"),
+        (("decoders", "b", "--workspace", "w"), "b is not a bundle"),
+        (("decoders", "b", "--workspace", "w", "--beam-width", "0"), "beam_width: .*got 0"),
         (("inspect", "b"), "b is not a bundle"),
         (("recommend", "b", "u", "o"), "b is not a bundle"),
         (("recommend", "b", "u", "o", "--k", "0"), "k: .* \\(got 0\\)"),

@@ -38,6 +38,8 @@ def assert_same_search(
     assert legal[found.leaves].all()
     assert len(set(found.leaves.tolist())) == len(found.leaves)
     np.testing.assert_allclose(found.totals(), expected.totals(), atol=TOLERANCE)
+    assert found.pruned is not None
+    assert expected.pruned is not None
     np.testing.assert_allclose(found.pruned, expected.pruned, atol=TOLERANCE)
     scores = dict(zip(expected.leaves.tolist(), expected.log_probs, strict=True))
     for leaf, log_probs in zip(found.leaves.tolist(), found.log_probs, strict=True):

@@ -101,7 +101,8 @@ def assert_well_formed(bundle: Bundle, query: Query, answer: Recommendation) -> 
         assert item.title == catalog.title(leaf)
         assert item.path == catalog.path(leaf)
         assert item.semantic_id == catalog.semantic_id(leaf)
-        assert (item.level_log_probs is None) == (item.source == "popular")
+        by_level = item.source == "generated" and bundle.manifest.decoder == "autoregressive"
+        assert (item.level_log_probs is not None) == by_level
 
 
 @MANY

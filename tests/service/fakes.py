@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from model.errors import UnknownCategoryError
 from model.manifest import LevelFacts
@@ -57,6 +58,7 @@ class TableManifest:
         LevelFacts(name="title", kind="text", codes=5),
     )
     history_length: int = 20
+    decoder: Literal["autoregressive", "diffusion"] = "autoregressive"
 
 
 @dataclass(frozen=True)

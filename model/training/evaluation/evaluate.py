@@ -31,6 +31,7 @@ from model.training.evaluation.baselines import (
     popularity_counts,
     tie_order,
 )
+from model.training.evaluation.diversity import list_diversity
 from model.training.evaluation.metrics import CUTOFFS, ndcg_at
 from model.training.evaluation.rankings import FIRST, Rankings
 from model.training.evaluation.report import (
@@ -190,9 +191,11 @@ def served_rows(crew: Crew, task: Task, width: int) -> list[Row]:
             kept[SERVED, masked].put_list(user, by_fused(recommender, h, result, history), target)
 
     crew.each(np.arange(len(task)), measure, "bundle")
-    items = len(crew.recommenders[0].bundle.catalog)
+    catalog = crew.recommenders[0].bundle.catalog
     return [
-        rankings.row(name, seen_masked=masked, items=items, kinds=task.kinds)
+        rankings.row(name, seen_masked=masked, items=len(catalog), kinds=task.kinds).model_copy(
+            update={"diversity": list_diversity(rankings.first, catalog)}
+        )
         for (name, masked), rankings in kept.items()
     ]
 
@@ -257,7 +260,10 @@ def search_errors(crew: Crew, task: Task, width: int, config: EvaluateConfig) ->
     Fewer users than configured are compared, or none, where searching all of the tree that often
     would take too long or too much memory; how many is part of the answer.
     """
-    wanted = min(config.exhaustive_users, exhaustive_limit(crew.recommenders[0].bundle))
+    bundle = crew.recommenders[0].bundle
+    if bundle.manifest.decoder == "diffusion":
+        return []  # the best of all orders is known of no catalogue worth the name
+    wanted = min(config.exhaustive_users, exhaustive_limit(bundle))
     able = np.flatnonzero([len(history) > 0 for history in task.leaves])
     if wanted == 0 or len(able) == 0:
         return []

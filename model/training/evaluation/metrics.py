@@ -51,12 +51,14 @@ def reciprocal_rank(ranks: IntArray) -> float:
 def summary(ranks: IntArray) -> dict[str, float]:
     """Return `recall@k` and `ndcg@k` for k = 5, 10, 20, and `mrr`; empty when there are no users.
 
+    With them `recall@1`, the top-1 accuracy.
+
     Args:
         ranks: [Q] the target's rank, 1 = best, 0 = not in the list.
     """
     if len(ranks) == 0:
         return {}
-    values = {f"recall@{cutoff}": recall_at(ranks, cutoff) for cutoff in CUTOFFS}
+    values = {f"recall@{cutoff}": recall_at(ranks, cutoff) for cutoff in (1, *CUTOFFS)}
     values |= {f"ndcg@{cutoff}": ndcg_at(ranks, cutoff) for cutoff in CUTOFFS}
     return values | {"mrr": reciprocal_rank(ranks)}
 

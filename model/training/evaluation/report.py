@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 COLUMNS = {
+    "recall@1": "R@1",
     "recall@5": "R@5",
     "recall@10": "R@10",
     "recall@20": "R@20",
@@ -22,6 +23,7 @@ COLUMNS = {
     "ndcg@20": "N@20",
     "mrr": "MRR",
 }
+DIVERSITY = {"distinct_categories": "categories", "intra_list_distance": "distance"}
 SLICES = ("head", "tail", "cold")
 VALIDATION_LINES = {
     "generator": "generator alone",
@@ -50,6 +52,11 @@ class Row(BaseModel):
     metrics: dict[str, float] = Field(description="recall@k, ndcg@k for k = 5, 10, 20, and mrr")
     coverage: float = Field(description="share of the catalogue that is in any user's top 10")
     short_lists: int = Field(description="users whose list holds fewer than 20 items")
+    diversity: dict[str, float] = Field(
+        default_factory=dict,
+        description="distinct_categories and intra_list_distance of the first ten; of the bundle's "
+        "own rankings",
+    )
     slices: dict[str, Slice] = Field(description="head, tail and cold targets")
 
 
@@ -117,13 +124,19 @@ def markdown(evaluation: Evaluation) -> str:
     parts = [f"# Evaluation of bundle {evaluation.bundle}", _protocol(evaluation)]
     for seen_masked, title in ((True, "Seen items masked"), (False, "Seen items not masked")):
         rows = [row for row in evaluation.rows if row.seen_masked == seen_masked]
-        parts += [f"## {title}", _table(["ranking", *COLUMNS.values()], map(_metric_cells, rows))]
         parts += [
-            _table(["ranking", "coverage", "short lists", *_slice_heads()], map(_kinds, rows))
+            f"## {title}",
+            markdown_table(["ranking", *COLUMNS.values()], map(_metric_cells, rows)),
+        ]
+        parts += [
+            markdown_table(
+                ["ranking", "coverage", *DIVERSITY.values(), "short lists", *_slice_heads()],
+                map(_kinds, rows),
+            )
         ]
     if evaluation.search_error:
         parts += ["## Search error against exhaustive search, seen items masked"]
-        parts += [_table(ERROR_HEADS, map(_error_cells, evaluation.search_error))]
+        parts += [markdown_table(ERROR_HEADS, map(_error_cells, evaluation.search_error))]
     words = "; ".join(f"{name}: {meaning}" for name, meaning in evaluation.slices.items())
     parts += ["## Reading it", f"Slices by the target's training events: {words}."]
     parts += ["\n".join(f"- {note}" for note in evaluation.notes)]
@@ -137,10 +150,10 @@ def tables(evaluation: Evaluation) -> list[Table]:
         rows = [row for row in evaluation.rows if row.seen_masked == seen_masked]
         heads = ["ranking", *COLUMNS.values(), "cover"]
         cells = [[*_metric_cells(row), f"{row.coverage:.1%}"] for row in rows]
-        made.append(_terminal_table(f"{evaluation.split} split, {title}", heads, cells))
+        made.append(terminal_table(f"{evaluation.split} split, {title}", heads, cells))
     if evaluation.search_error:
         cells = [_error_cells(error) for error in evaluation.search_error]
-        made.append(_terminal_table("search error", ERROR_HEADS, cells))
+        made.append(terminal_table("search error", ERROR_HEADS, cells))
     return made
 
 
@@ -230,7 +243,8 @@ def _slice_heads() -> list[str]:
 
 
 def _kinds(row: Row) -> list[str]:
-    cells = [row.name, f"{row.coverage:.1%}", f"{row.short_lists:,}"]
+    diverse = [_number(row.diversity.get(name)) for name in DIVERSITY]
+    cells = [row.name, f"{row.coverage:.1%}", *diverse, f"{row.short_lists:,}"]
     for kind in SLICES:
         part = row.slices[kind]
         cells += [f"{part.users:,}", *(_number(part.metrics.get(f"{m}@10")) for m in METRICS)]
@@ -256,12 +270,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, numbers to the right."""
     lines = [heads, ["---", *("---:" for _ in heads[1:])], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _terminal_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def terminal_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table for a terminal, names cut at their first comma."""
     # Sparing with room, so that a terminal of 80 columns shows every number whole.
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for place, head in enumerate(heads):

@@ -2,7 +2,9 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.network import Network, NetworkShape
 from model.trie import Trie
 
@@ -14,6 +16,26 @@ def small_network(
 
     Item 0 was never trained on. Some semantic IDs are shared, some nodes have one child.
     """
+    parts, trie = small_parts(items, codebooks, seed=seed, dropout=dropout)
+    network = Network(*parts)
+    _randomize(network)
+    return network.eval(), trie
+
+
+def small_diffusion_network(
+    items: int = 40, codebooks: tuple[int, ...] = (3, 4, 2), *, seed: int = 0
+) -> tuple[DiffusionNetwork, Trie]:
+    """The same with a denoiser."""
+    parts, trie = small_parts(items, codebooks, seed=seed)
+    network = DiffusionNetwork(*parts)
+    _randomize(network)
+    return network.eval(), trie
+
+
+def small_parts(
+    items: int, codebooks: tuple[int, ...], *, seed: int, dropout: float = 0.0
+) -> tuple[tuple[NetworkShape, Trie, Tensor, Tensor, Tensor], Trie]:
+    """What a network is made of, and its trie once more."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     codes = np.stack([generator.integers(size, size=items) for size in codebooks], axis=1)
@@ -32,8 +54,10 @@ def small_network(
     text = torch.randn(items, 7)
     trained = torch.ones(items)
     trained[0] = 0
-    network = Network(shape, trie, text, torch.from_numpy(codes[order]), trained)
+    return (shape, trie, text, torch.from_numpy(codes[order]), trained), trie
+
+
+def _randomize(network: Network) -> None:
     with torch.no_grad():  # offsets start at zero and most weights near it: make all of them count
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    return network.eval(), trie

@@ -16,7 +16,7 @@ from model.errors import ExportError
 from model.training.export import Stages, read_trained
 from model.training.graphs import export_graphs
 from model.training.network import Network
-from model.training.parity import _compare, _unseen_trees, check_parity
+from model.training.parity import check_parity, compare, unseen_trees
 from model.training.pipeline import Workspace
 
 
@@ -103,7 +103,7 @@ def test_graphs_of_different_trainings_are_caught(
 
 @pytest.mark.slow
 def test_it_asks_about_catalogues_that_the_export_did_not_see(bundle: Bundle) -> None:
-    trees = list(_unseen_trees(bundle, np.random.default_rng(0)))
+    trees = list(unseen_trees(bundle, np.random.default_rng(0)))
     assert [tree.trie.item_count for tree in trees] == [1, 2, 7, 300]
     assert any(tree.trie.branching != bundle.tree.trie.branching for tree in trees)
     assert all(tree.trie.levels == bundle.tree.trie.levels for tree in trees)
@@ -114,8 +114,8 @@ def found(leaves: list[int], log_probs: list[float]) -> BeamResult:
 
 
 def test_ties_may_change_places_and_nothing_else_may() -> None:
-    _compare("same", found([1, 2], [-1, -2]), found([1, 2], [-1.00005, -2]))
-    _compare("tie", found([1, 2], [-1, -1]), found([2, 1], [-1, -1]))
+    compare("same", found([1, 2], [-1, -2]), found([1, 2], [-1.00005, -2]))
+    compare("tie", found([1, 2], [-1, -1]), found([2, 1], [-1, -1]))
     for other in (
         found([1], [-1]),
         found([1, 3], [-1, -2.001]),
@@ -124,4 +124,4 @@ def test_ties_may_change_places_and_nothing_else_may() -> None:
         found([1, 2], [-1, np.nan]),
     ):
         with pytest.raises(ExportError, match="what"):
-            _compare("what", found([1, 2], [-1, -2]), other)
+            compare("what", found([1, 2], [-1, -2]), other)

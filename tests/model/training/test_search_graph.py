@@ -61,6 +61,7 @@ def test_it_finds_what_the_numpy_search_finds(
         np.testing.assert_allclose(
             found.log_probs[row].numpy()[reached], expected.log_probs, rtol=1e-4, atol=1e-4
         )
+        assert expected.pruned is not None
         np.testing.assert_allclose(float(found.pruned[row].max()), expected.pruned, rtol=1e-4)
         assert reached[: len(leaves)].all()  # places left over come last
 

@@ -63,7 +63,8 @@ def test_metrics_agree_with_ranx(monkeypatch: pytest.MonkeyPatch) -> None:
             f"u{q}": {f"i{item}": float(-rank) for rank, item in enumerate(items)}
             for q, items in enumerate(lists)
         }
-        names = [f"{name}@{k}" for name in ("recall", "ndcg") for k in CUTOFFS] + ["mrr"]
+        names = [f"{name}@{k}" for name in ("recall", "ndcg") for k in CUTOFFS]
+        names += ["recall@1", "mrr"]
         expected = evaluate(Qrels(relevant), Run(ranked), names)
     ranks = np.array([rank_in_list(*pair) for pair in zip(lists, targets, strict=True)])
     assert 0 < (ranks == 0).sum() < len(ranks)

@@ -79,9 +79,10 @@ def test_markdown_holds_every_number_and_a_dash_where_there_is_none(
     evaluation: Evaluation,
 ) -> None:
     text = markdown(evaluation)
-    assert "| served ranking | - | 0.1000 | - | - | 0.0500 | - | 0.0250 |" in text
+    assert "| served ranking | - | - | 0.1000 | - | - | 0.0500 | - | 0.0250 |" in text
     assert (
-        "| popularity | 25.0% | 1,234 | 3 | 0.0200 | 0.0100 | 1 | - | 0.0123 | 0 | - | - |" in text
+        "| popularity | 25.0% | - | - | 1,234 | 3 | 0.0200 | 0.0100 | 1 | - | 0.0123 | 0 | - | - |"
+        in text
     )
     assert "| served ranking | 4 | 50.0% | 0.0480 | 0.0500 | 4.00% |" in text
     assert "4 of 10 users (a sample)" in text

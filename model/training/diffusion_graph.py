@@ -1,0 +1,308 @@
+"""Diffusion Beam Search as tensor operations: run by validation, exported to ONNX.
+
+`model/diffusion_search.py` says the same in NumPy and is the one to read first. Here a partly
+unmasked ID is a *witness*, the first legal item that has its codes, and which positions are
+unmasked: two beams are the same ID exactly if both are equal. The ordered levels walk down the
+trie; after them the items of a beam's category are a range of leaves, looked through in every step.
+Shapes: W beams, R items of the largest category, C children, L levels, K codes, N items, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.diffusion_search import Unmasking, first_of_bucket
+from model.training.diffusion_network import CodeTensors, Denoiser, DiffusionNetwork, code_logits
+from model.training.network import TreeTensors, child_log_probs
+
+NEVER = float("-inf")
+
+
+class CodedItems(NamedTuple):
+    """The items and what is known of their codes."""
+
+    codes: Tensor
+    """[N, L]"""
+    first_of_bucket: Tensor
+    """The first leaf with the same codes as each leaf [N]."""
+    table: CodeTensors
+
+
+class Sizes(NamedTuple):
+    """What differs between searches; numbers come as lengths, which keeps the graph general."""
+
+    beams: Tensor
+    """[W]"""
+    pool: Tensor
+    """[W * L] candidates that are looked at in a step"""
+    apart: Tensor
+    """[1] is 1 where beams are kept apart, else 0"""
+    slots: tuple[Tensor, ...]
+    """[C] of each ordered depth, of the largest category [R] and of the buckets [C]."""
+
+
+class Beams(NamedTuple):
+    """Partly unmasked IDs, best first."""
+
+    first: Tensor
+    """First leaf of the category [W]."""
+    end: Tensor
+    """Leaf after its last one [W]."""
+    witness: Tensor
+    """First legal leaf with the codes [W]; a beam left over has any."""
+    unmasked: Tensor
+    """[W, L]"""
+    totals: Tensor
+    """Scores [W]; -inf of beams left over."""
+
+    def codes(self, items: CodedItems) -> Tensor:
+        """The codes [W, L], -1 where masked."""
+        return items.codes[self.witness].masked_fill(~self.unmasked, -1)
+
+
+class DiffusionDecoderGraph(nn.Module):
+    """decoder.onnx: the whole search of one request."""
+
+    def __init__(self, network: DiffusionNetwork) -> None:
+        super().__init__()
+        self.denoiser: Denoiser = network.denoiser
+        self.ordered_levels = network.ordered_levels
+        self.levels = len(network.shape.codebook_sizes)
+
+    def forward(  # noqa: PLR0913, PLR0917 - the graph's inputs, in their exported order
+        self,
+        h: Tensor,
+        child_start: Tensor,
+        vectors: Tensor,
+        biases: Tensor,
+        alive: Tensor,
+        codes: Tensor,
+        first_of_bucket: Tensor,
+        code_vectors: Tensor,
+        code_biases: Tensor,
+        openings: Tensor,
+        beams: Tensor,
+        pool: Tensor,
+        apart: Tensor,
+        *slots: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return leaves [W] and log-probabilities [W], -inf for places left over, for h [D].
+
+        `openings` [L, L] says which positions may be unmasked at each step.
+        """
+        tree = TreeTensors(child_start, vectors, biases)
+        items = CodedItems(codes, first_of_bucket, CodeTensors(code_vectors, code_biases))
+        sizes = Sizes(beams, pool, apart, slots)
+        legal = alive[len(alive) - len(codes) :] > 0
+        found = self._unmask_in_order(h, tree, items, alive, sizes)
+        for step in range(self.ordered_levels, self.levels):
+            found = self._unmask_any(h, items, legal, found, (openings[step], sizes))
+        return self._choose_items(h, tree, items, legal, (found, sizes))
+
+    def _queries(self, h: Tensor, beams: Beams, items: CodedItems) -> Tensor:
+        """[W, L + 1, D]."""
+        known = beams.codes(items)
+        out: Tensor = self.denoiser(
+            h.unsqueeze(0).expand(len(known), -1), known, items.table.vectors
+        )
+        return out
+
+    def _unmask_in_order(
+        self, h: Tensor, tree: TreeTensors, items: CodedItems, alive: Tensor, sizes: Sizes
+    ) -> Beams:
+        """The ordered levels, down the trie."""
+        first_item = len(alive) - len(items.codes)
+        nodes = torch.zeros(1, dtype=torch.long, device=h.device)
+        start = nodes.new_zeros(1)
+        unmasked = torch.zeros(1, self.levels, dtype=torch.bool, device=h.device)
+        beams = Beams(start, start, start, unmasked, h.new_zeros(1))
+        for depth in range(self.ordered_levels):
+            children, taken = tree.children(nodes, sizes.slots[depth])
+            leaves = children
+            for _ in range(depth + 1, self.levels + 1):
+                leaves = tree.child_start[leaves].long()
+            code = items.codes[leaves - first_item, depth]
+            query = self._queries(h, beams, items)[:, depth]
+            table = items.table
+            products = (table.vectors[depth][code] @ query.unsqueeze(-1)).squeeze(-1)
+            logits = (products + table.biases[depth][code]).masked_fill(~taken, -1e9)
+            legal = taken & (alive[children] > 0)
+            scores = beams.totals.unsqueeze(1) + logits.log_softmax(dim=1)
+            totals, index = _best(scores.masked_fill(~legal, NEVER).flatten(), sizes.beams)
+            nodes = children.flatten()[index]
+            witness = leaves.flatten()[index] - first_item
+            unmasked = torch.arange(self.levels, device=h.device) <= depth
+            unmasked = unmasked.unsqueeze(0).expand(len(nodes), -1)
+            beams = Beams(witness, witness, witness, unmasked, totals)
+        end = nodes + 1
+        for _ in range(self.ordered_levels, self.levels + 1):
+            end = tree.child_start[end].long()
+        return beams._replace(end=end - first_item)
+
+    def _unmask_any(
+        self,
+        h: Tensor,
+        items: CodedItems,
+        legal: Tensor,
+        beams: Beams,
+        way: tuple[Tensor, Sizes],
+    ) -> Beams:
+        """One more code of each beam, whichever is surest of those that may be unmasked now."""
+        opened, sizes = way
+        levels, largest = items.table.biases.shape
+        count = len(items.codes)
+        # 1. The items of the category that have the unmasked codes, and what codes occur there.
+        leaves = beams.first.unsqueeze(1) + sizes.slots[-2]
+        inside = leaves < beams.end.unsqueeze(1)
+        leaves = leaves.clamp(max=count - 1)
+        codes = items.codes[leaves]
+        agree = (codes == beams.codes(items).unsqueeze(1)) | ~beams.unmasked.unsqueeze(1)
+        agree = inside & agree.all(dim=2)
+        place = codes + largest * torch.arange(levels, device=h.device)
+        lawful = torch.where(agree & legal[leaves], leaves, count)
+        seen = torch.where(agree, 0, 1)
+        nobody = leaves.new_full((len(leaves), levels * largest), count)
+        witness = nobody.scatter_reduce(1, place.flatten(1), _each(lawful, levels), "amin")
+        absent = torch.ones_like(nobody)
+        absent = absent.scatter_reduce(1, place.flatten(1), _each(seen, levels), "amin")
+        # 2. Their log-probabilities; forbid what is not legal or not to be unmasked now.
+        logits = code_logits(self._queries(h, beams, items), items.table)
+        logits = logits.masked_fill(absent.view(-1, levels, largest) > 0, -1e9)
+        scores = beams.totals.view(-1, 1, 1) + logits.log_softmax(dim=2)
+        free = (~beams.unmasked & opened).unsqueeze(2)
+        possible = free & (witness < count).view(-1, levels, largest)
+        totals, index = _best(scores.masked_fill(~possible, NEVER).flatten(), sizes.pool)
+        # 3. The candidates, each partly unmasked ID once.
+        source = torch.div(index, levels * largest, rounding_mode="floor")
+        level = torch.div(index % (levels * largest), largest, rounding_mode="floor")
+        at = level.unsqueeze(1) == torch.arange(levels, device=h.device)
+        grown = Beams(
+            beams.first[source],
+            beams.end[source],
+            witness.flatten()[index].clamp(max=count - 1),
+            beams.unmasked[source] | at,
+            totals,
+        )
+        totals = totals.masked_fill(_repeats(grown), NEVER)
+        # 4. Keep beams apart, and the best W of them.
+        grown = _at(grown._replace(totals=totals), totals.topk(len(totals)).indices)
+        penalty = self._penalty(grown.codes(items), sizes.beams)
+        totals = grown.totals + sizes.apart * penalty
+        return _at(grown._replace(totals=totals), totals.topk(len(sizes.beams)).indices)
+
+    def _penalty(self, states: Tensor, leaders: Tensor) -> Tensor:
+        """`model.diffusion_search.diversity_penalty` of candidates [C, L], best first: [C]."""
+        states = states[:, self.ordered_levels :]
+        unmasked = states >= 0
+        same = (states.unsqueeze(1) == states[leaders]) & unmasked.unsqueeze(1)
+        better = torch.arange(len(states), device=states.device).unsqueeze(1) > leaders
+        shared = functional.pad(same.sum(dim=2) * better, (1, 0)).amax(dim=1)
+        overlap = shared / unmasked.sum(dim=1).clamp(min=1)
+        return torch.log1p(-torch.log1p(overlap))
+
+    def _choose_items(
+        self,
+        h: Tensor,
+        tree: TreeTensors,
+        items: CodedItems,
+        legal: Tensor,
+        rest: tuple[Beams, Sizes],
+    ) -> tuple[Tensor, Tensor]:
+        """The last choice: among the items that have all codes of a beam."""
+        beams, sizes = rest
+        count = len(items.codes)
+        first = items.first_of_bucket[beams.witness]
+        leaves = first.unsqueeze(1) + sizes.slots[-1]
+        inside = leaves < count
+        leaves = leaves.clamp(max=count - 1)
+        taken = inside & (items.first_of_bucket[leaves] == first.unsqueeze(1))
+        query = self._queries(h, beams, items)[:, -1]
+        nodes = leaves + (len(tree.biases) - count)
+        log_probs = child_log_probs(query, nodes, taken, tree)
+        scores = beams.totals.unsqueeze(1) + log_probs
+        scores = scores.masked_fill(~(taken & legal[leaves]), NEVER)
+        totals, index = _best(scores.flatten(), sizes.beams)
+        return leaves.flatten()[index], totals
+
+
+def search_each(
+    network: DiffusionNetwork, h: Tensor, tree: TreeTensors, alive: Tensor, width: int
+) -> tuple[Tensor, Tensor]:
+    """Search for every history of h [B, D], by confidence: leaves and log-probabilities [B, W]."""
+    ordered, levels, device = network.ordered_levels, network.codes.shape[1], h.device
+    table = network.code_table(tree.vectors[len(tree.vectors) - len(network.codes) :])
+    first = torch.from_numpy(first_of_bucket(network.codes.cpu().numpy())).to(device)
+    openings = torch.from_numpy(Unmasking(ordered).openings(levels)).to(device)
+    start, after = network.depth_start[ordered : ordered + 2]
+    largest = int((network.leaf_end - network.leaf_start)[start:after].max())
+    slots = (*network.branching[:ordered], largest, network.branching[-1])
+    beams, pool, *rest = (
+        torch.arange(size, device=device) for size in (width, width * levels, *slots)
+    )
+    sizes = (beams, pool, h.new_zeros(1), *rest)
+    search = DiffusionDecoderGraph(network)
+    known = (tree.child_start, tree.vectors, tree.biases, alive, network.codes, first)
+    found = [search(each, *known, table.vectors, table.biases, openings, *sizes) for each in h]
+    leaves, totals = zip(*found, strict=True)
+    return torch.stack(leaves), torch.stack(totals)
+
+
+class DiffusionStepGraph(nn.Module):
+    """step.onnx: the logits of partly unmasked IDs, for the search that is checked against."""
+
+    def __init__(self, network: DiffusionNetwork) -> None:
+        super().__init__()
+        self.denoiser = network.denoiser
+
+    def forward(  # noqa: PLR0913, PLR0917 - the graph's inputs, in their exported order
+        self,
+        h: Tensor,
+        partly: Tensor,
+        bucket_nodes: Tensor,
+        vectors: Tensor,
+        biases: Tensor,
+        code_vectors: Tensor,
+        code_biases: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits [W, L, K] of codes and [W, C] of the `bucket_nodes` [W, C].
+
+        `partly` [W, L] holds codes, -1 where masked.
+        """
+        queries = self.denoiser(h.unsqueeze(0).expand(len(partly), -1), partly, code_vectors)
+        of_codes = code_logits(queries, CodeTensors(code_vectors, code_biases))
+        of_items = (vectors[bucket_nodes] @ queries[:, -1].unsqueeze(-1)).squeeze(-1) + biases[
+            bucket_nodes
+        ]
+        return of_codes, of_items
+
+
+def _best(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The best len(`wanted`) of `scores` [S] and where they are; places left over are -inf."""
+    padded = torch.cat([scores, scores.new_full((wanted.shape[0],), NEVER)])
+    best, index = torch.topk(padded, wanted.shape[0])
+    return best, index.clamp(max=scores.shape[0] - 1)
+
+
+def _each(values: Tensor, levels: int) -> Tensor:
+    """[W, R] -> [W, R * L], every value once per level."""
+    return values.unsqueeze(2).expand(-1, -1, levels).flatten(1)
+
+
+def _repeats(beams: Beams) -> Tensor:
+    """Which beams [C], best first, are the same partly unmasked ID as a better one."""
+    count, levels = beams.unmasked.shape
+    bits = 2 ** torch.arange(levels, device=beams.witness.device)
+    key = beams.witness * 2**levels + (beams.unmasked * bits).sum(dim=1)
+    # Sorted together with the rank, a repeated ID comes right after its better one.
+    ranked = key * count + torch.arange(count, device=key.device)
+    # Places left over may have the key of a beam that is real, never a better rank.
+    ranked = torch.topk(ranked, count, largest=False).values
+    ids = torch.div(ranked, count, rounding_mode="floor")
+    repeated = functional.pad(ids[1:] == ids[:-1], (1, 0))
+    return torch.zeros_like(repeated).scatter(0, ranked - ids * count, repeated)
+
+
+def _at(beams: Beams, index: Tensor) -> Beams:
+    return Beams(*(each[index] for each in beams))

@@ -1,0 +1,120 @@
+"""A trained diffusion bundle: the exported search, and what it is served as."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model.availability import legal_below
+from model.bundle import Bundle
+from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
+from model.errors import BundleError
+from model.recommender import Query, Recommender, verify_golden
+from tests.model.bundle_copy import copy_bundle, reseal
+from tests.model.test_recommender import all_ids, assert_well_formed, queries
+
+SOME = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(diffusion_bundle: Path) -> Bundle:
+    return Bundle.open(diffusion_bundle)
+
+
+@pytest.fixture(scope="module")
+def graphs(bundle: Bundle) -> DiffusionGraphs:
+    assert isinstance(bundle.graphs, DiffusionGraphs)
+    return bundle.graphs
+
+
+def test_the_manifest_names_the_decoder(bundle: Bundle, shop_bundle: Path) -> None:
+    assert bundle.manifest.decoder == "diffusion"
+    assert bundle.manifest.diffusion is not None
+    assert bundle.manifest.diffusion.ordered_levels == 2
+    # An older release reads bundles that do not need the newer field.
+    assert Bundle.open(shop_bundle).manifest.decoder == "autoregressive"
+    assert "diffusion" not in (shop_bundle / "manifest.json").read_text(encoding="utf-8")
+
+
+@SOME
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    width=st.sampled_from([1, 10, 60, 300]),
+    diversity=st.booleans(),
+)
+def test_the_exported_search_finds_what_the_readable_one_finds(
+    bundle: Bundle, graphs: DiffusionGraphs, seed: int, share: float, width: int, diversity: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    trie = bundle.tree.trie
+    legal = generator.random(trie.item_count) < share
+    h = graphs.encode(bundle.tree.item_vectors[generator.integers(trie.item_count, size=3)])
+    way = replace(graphs.unmasking, diversity=diversity)
+
+    found = graphs.by(way).search(h, bundle.tree, legal_below(trie, legal), width)
+    expected = GraphMaskedDecoder(graphs, bundle.tree).search().search(h, legal, width, way)
+
+    assert len(found.leaves) == len(set(found.leaves.tolist())) == min(width, int(legal.sum()))
+    assert legal[found.leaves].all()
+    np.testing.assert_allclose(found.totals(), expected.totals(), atol=1e-3)
+
+
+@SOME
+@given(data=st.data())
+def test_every_answer_keeps_its_promises(bundle: Bundle, data: st.DataObject) -> None:
+    query = data.draw(queries(bundle))
+    recommender = Recommender(bundle)
+
+    answer = recommender.recommend(query)
+
+    assert_well_formed(bundle, query, answer)
+    assert answer.certified is None
+    known = [item_id for item_id in query.history if bundle.catalog.leaf(item_id) is not None]
+    assert {item.source for item in answer.items} <= {"generated" if known else "popular"}
+    assert recommender.recommend(query).items == answer.items
+
+
+def test_golden_cases_pass(bundle: Bundle) -> None:
+    verify_golden(Recommender(bundle))
+
+
+def test_the_penalty_makes_lists_more_diverse(bundle: Bundle, graphs: DiffusionGraphs) -> None:
+    ids = all_ids(bundle)
+    diverse = replace(bundle, graphs=graphs.by(replace(graphs.unmasking, diversity=True)))
+
+    def distance(of: Bundle) -> float:
+        recommender, total = Recommender(of), 0.0
+        for item_id in ids[::15]:
+            answer = recommender.recommend(Query([item_id])).items
+            codes = np.array([item.semantic_id for item in answer])
+            total += float((codes[:, None] != codes).mean())
+        return total
+
+    assert distance(diverse) > distance(bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("code_vectors.npy", lambda array: array[:, :-1], "parts of two"),
+        ("code_biases.npy", lambda array: array[:-1], "parts of two"),
+        ("code_biases.npy", lambda array: array.astype(np.float64), "float64 instead of float32"),
+        ("codes.npy", lambda array: array + 1000, "holds a code beyond"),
+    ],
+)
+def test_a_bundle_whose_codes_do_not_fit_is_refused(
+    bundle: Bundle, tmp_path: Path, name: str, change: object, complaint: str
+) -> None:
+    assert callable(change)
+    copy = copy_bundle(bundle.path, tmp_path / "copy")
+    np.save(copy / name, change(np.load(copy / name)))
+    reseal(copy)
+
+    with pytest.raises(BundleError, match=complaint):
+        Bundle.open(copy)
