@@ -28,8 +28,9 @@ from model.errors import BundleError, ConfigError
 from model.history import known_leaves, truncate
 from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
-FILTERS_KEPT = 32
-"""Category filters whose counts a worker keeps; each costs four bytes per trie node."""
+FILTERS_MAX_BYTES = 128 * 2**20
+"""What a worker keeps of the counts under category filters, four bytes per trie node and filter;
+the filter used last is kept in any case."""
 
 SCORE_TOLERANCE = 2e-2
 """How far a score may lie from the same score computed on another machine.
@@ -98,9 +99,8 @@ class Recommender:
         self._trie = bundle.tree.trie
         self._everything = Availability(self._trie, np.ones(len(bundle.catalog), dtype=bool))
         self._filtered: OrderedDict[tuple[int, ...], Availability] = OrderedDict()
-        self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
-        smoothed = bundle.popularity + 1.0
-        self._log_popularity = np.log(smoothed / smoothed.sum())
+        filter_bytes = self._everything.counts.nbytes
+        self._filters_kept = max(1, FILTERS_MAX_BYTES // filter_bytes)
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; popular ones when the history says nothing.
@@ -199,7 +199,7 @@ class Recommender:
             for number in key:
                 legal[self.bundle.catalog.category_items[number]] = True
             self._filtered[key] = Availability(self._trie, legal)
-            if len(self._filtered) > FILTERS_KEPT:
+            if len(self._filtered) > self._filters_kept:
                 self._filtered.popitem(last=False)
         self._filtered.move_to_end(key)
         return self._filtered[key]
@@ -220,7 +220,7 @@ class Recommender:
                 items.append(self._item(leaf, len(items) + 1, score, "generated", probs))
         popular = self._popular_leaves(k - len(items), availability, taken)
         if len(popular):
-            own = self._log_popularity[popular]
+            own = self.bundle.log_popularity(popular)
             lowest = items[-1].score if items else 0.0
             scores = own + min(0.0, lowest - float(own[0]))
             for leaf, score in zip(popular, scores, strict=True):
@@ -246,10 +246,10 @@ class Recommender:
         """The most popular `wanted` legal leaves that are not taken yet."""
         chosen: list[int] = []
         chunk = 1024
-        for start in range(0, len(self._by_popularity), chunk):
+        for start in range(0, len(self.bundle.popularity), chunk):
             if len(chosen) >= wanted:
                 break
-            leaves = self._by_popularity[start : start + chunk]
+            leaves = self.bundle.by_popularity[start : start + chunk]
             leaves = leaves[availability.legal(leaves) & ~np.isin(leaves, taken)]
             chosen += leaves[: wanted - len(chosen)].tolist()
         return np.array(chosen, dtype=np.int64)
