@@ -112,13 +112,13 @@ class Recommender:
         leaves = known_leaves(query.history, self.bundle.catalog)
         unknown = len(query.history) - len(leaves)
         found, fused, certified = None, np.empty(0, dtype=np.float32), None
-        with self._legal(query, leaves) as availability:
+        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        with self._legal(query, seen) as availability:
             if len(leaves):
                 h = self.encode(leaves)
                 clock.lap("encode")
                 width = max(self.bundle.manifest.beam_width, query.k)
                 found = self._search(h, width, availability)
-                seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
                 fused = self.fuse(h, found, seen)
                 clock.lap("decode")
                 certified = is_certified(found, fused, query.k, bonus=self._bonus(query, seen))
@@ -134,7 +134,8 @@ class Recommender:
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
-        with self._legal(query, leaves) as availability:
+        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        with self._legal(query, seen) as availability:
             items = self._resolve(query.k, None, np.empty(0, dtype=np.float32), availability)
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
@@ -179,12 +180,12 @@ class Recommender:
         return self.bundle.graphs.search(h, self.bundle.tree, availability.counts, width)
 
     @contextmanager
-    def _legal(self, query: Query, history: IntArray) -> Iterator[Availability]:
+    def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
         """The counts under the query's filters, restored afterwards."""
         catalog = self.bundle.catalog
         excluded = [known_leaves(query.exclude, catalog)]
         if query.exclude_seen:
-            excluded += [history, known_leaves(query.seen, catalog)]
+            excluded.append(seen)
         availability = self._under(query.categories)
         with availability.without(np.concatenate([*excluded])):
             yield availability
