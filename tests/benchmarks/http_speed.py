@@ -178,6 +178,12 @@ def _facts(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _share(peak: dict[str, Any], best: dict[str, Any]) -> str:
+    """The service's capacity as a share of another one's, where both have one."""
+    both = _is_in_time(peak) and _is_in_time(best)
+    return f"{peak['rate'] / best['rate']:.0%}" if both else "unknown"
+
+
 def table(result: dict[str, Any]) -> str:
     """Capacity of each application, and what overload did."""
     peak = capacity(result["runs"]["service"])
@@ -193,14 +199,14 @@ def table(result: dict[str, Any]) -> str:
         shares = ", ".join(f"{who} {share:.2f}" for who, share in best["cpu_shares"].items())
         rate = f"{best['rate']}" if _is_in_time(best) else f"none (tried {best['rate']})"
         lines.append(
-            f"| {name} | {rate} | {peak['rate'] / best['rate']:.0%} "
+            f"| {name} | {rate} | {_share(peak, best)} "
             f"| {best['p50_ms']:.1f} | {best['p99_ms']:.1f} | {shares} |"
         )
     over = result["overload"]
     lines += [
         "",
         f"Overload at {over['rate']}/s: {over['goodput']:.0f} answered per second "
-        f"({over['goodput'] / peak['rate']:.0%} of the rate in time), {over['answered']} x 200, "
+        f"({over['goodput'] / peak['rate']:.0%} of {peak['rate']}/s), {over['answered']} x 200, "
         f"{over['refused']} x 429, {over['failed']} other, {over['unanswered']} unanswered, "
         f"{over['not_sent']} not sent for want of connections; p99 {over['p99_ms']:.0f} ms.",
         "",
