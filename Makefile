@@ -91,6 +91,15 @@ faults: install ## Break Redis, processes, clients, bundles and disks under load
 soak: install ## Ten minutes of mixed load; fails when memory grows (COFINE_TEST_SOAK_MINUTES).
 	$(BIN)/python -m pytest -s tests/faults/soak.py
 
+BENCH_BUNDLE ?= bundles/beauty
+BENCH_WORKSPACE ?= runs/beauty
+
+.PHONY: bench
+bench: install ## Measure speed: model, catalogue sizes, filters, HTTP (build/benchmarks).
+	$(BIN)/pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) -e '.[train,dev,bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks model sizes filters http \
+	  --bundle $(BENCH_BUNDLE) --workspace $(BENCH_WORKSPACE)
+
 .PHONY: clean
 clean: ## Remove the environment, runs and bundles.
 	rm -rf $(VENV) runs bundles

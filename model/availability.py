@@ -42,10 +42,11 @@ class Availability:
 
 def legal_below(trie: Trie, legal: BoolArray) -> AnyArray:
     """Number of `legal` [N] items below every node, int32 [M]."""
-    counts = np.empty(trie.node_count, dtype=np.int32)
-    running = np.concatenate([[0], np.cumsum(legal, dtype=np.int32)])
-    for depth in range(trie.levels + 2):
-        nodes = np.arange(trie.depth_start[depth], trie.depth_start[depth + 1])
-        first, end = trie.leaf_ranges(nodes, depth)
-        counts[nodes] = running[end] - running[first]
-    return counts
+    # running[n] is the number of legal items before node n of a depth, and after its last one.
+    running = np.concatenate([[0], np.cumsum(legal, dtype=np.int32)]).astype(np.int32)
+    counts = [np.diff(running)]
+    for depth in range(trie.levels, -1, -1):
+        here, below = trie.depth_start[depth], trie.depth_start[depth + 1]
+        running = running[trie.child_start[here : below + 1] - below]
+        counts.append(np.diff(running))
+    return np.concatenate(counts[::-1])

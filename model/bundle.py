@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,7 @@ from model.errors import BundleError
 from model.manifest import FORMAT_VERSION, FileFacts, Manifest
 from model.strings import StringIndex, StringTable
 from model.trie import Trie
-from model.types import AnyArray
+from model.types import AnyArray, IntArray
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
@@ -80,6 +81,21 @@ class Bundle:
     def bundle_id(self) -> str:
         """Hash of the hashes of all files."""
         return self.manifest.bundle_id
+
+    @cached_property
+    def by_popularity(self) -> IntArray:
+        """All leaves [N], the most popular first; equally popular ones in leaf order."""
+        order: IntArray = np.argsort(-self.popularity, kind="stable")
+        return order.astype(np.int32)
+
+    def log_popularity(self, leaves: IntArray) -> AnyArray:
+        """Logarithm of the smoothed share of training events of `leaves`, float64 [R]."""
+        share: AnyArray = (self.popularity[leaves] + 1.0) / self._smoothed_events
+        return np.log(share)
+
+    @cached_property
+    def _smoothed_events(self) -> int:
+        return int(self.popularity.sum()) + len(self.popularity)
 
     @property
     def catalogue_version(self) -> int:

@@ -4,6 +4,7 @@ Shapes: T history length, D width, W beams, L levels, M trie nodes, I inner node
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
 
 GRAPHS = ("encoder", "decoder", "step", "item_encoder")
+BLOCK = 8
+"""Children that the decoder reads together; the places of a depth come in whole blocks."""
 _TREE = {"child_start", "vectors", "biases"}
 
 
@@ -121,9 +124,7 @@ class Graphs:
             counts: legal items below each node, int32 [M].
             width: beams kept after each level.
         """
-        slots = {
-            f"slots_{depth}": np.arange(size) for depth, size in enumerate(tree.trie.branching)
-        }
+        slots = {f"slots_{depth}": np.arange(size) for depth, size in enumerate(_places(tree))}
         feeds = _tree_feeds(tree) | slots | {"h": h, "alive": counts, "beams": np.arange(width)}
         nodes, log_probs, pruned = self._sessions["decoder"].run(None, feeds)
         reached = np.isfinite(log_probs[:, 0])
@@ -186,6 +187,14 @@ def _tree_feeds(tree: SearchTree) -> dict[str, AnyArray]:
         "vectors": tree.vectors,
         "biases": tree.biases,
     }
+
+
+def _places(tree: SearchTree) -> Iterator[int]:
+    """How many places for children each depth needs: at depth 0 as many as there are."""
+    children, *below = tree.trie.branching
+    yield children
+    for most in below:
+        yield -(-most // BLOCK) * BLOCK
 
 
 def _session(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

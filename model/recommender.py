@@ -33,8 +33,9 @@ from model.history import known_leaves, truncate
 from model.timed_search import TimedSearch
 from model.types import AnyArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
-FILTERS_KEPT = 32
-"""Category filters whose counts a worker keeps; each costs four bytes per trie node."""
+FILTERS_MAX_BYTES = 128 * 2**20
+"""What a worker keeps of the counts under category filters, four bytes per trie node and filter;
+the filter used last is kept in any case."""
 
 WIDEST_AUTO = 1_000
 """Where widening ends: the search needs memory in proportion to its width."""
@@ -146,9 +147,8 @@ class Recommender:
         self._trie = bundle.tree.trie
         self._everything = Availability(self._trie, np.ones(len(bundle.catalog), dtype=bool))
         self._filtered: OrderedDict[tuple[int, ...], Availability] = OrderedDict()
-        self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
-        smoothed = bundle.popularity + 1.0
-        self._log_popularity = np.log(smoothed / smoothed.sum())
+        filter_bytes = self._everything.counts.nbytes
+        self._filters_kept = max(1, FILTERS_MAX_BYTES // filter_bytes)
         self._timed = TimedSearch(bundle.graphs, bundle.tree, bundle.popularity)
 
     def recommend(self, query: Query) -> Recommendation:
@@ -163,11 +163,11 @@ class Recommender:
         leaves = known_leaves(query.history, self.bundle.catalog)
         unknown = len(query.history) - len(leaves)
         found = None
-        with self._legal(query, leaves) as availability:
+        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        with self._legal(query, seen) as availability:
             if len(leaves):
                 h = self.encode(leaves)
                 clock.lap("encode")
-                seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
                 found = self._find(query, h, seen, availability)
                 clock.lap("decode")
             items = self._resolve(query.k, found, availability)
@@ -184,7 +184,8 @@ class Recommender:
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
-        with self._legal(query, leaves) as availability:
+        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        with self._legal(query, seen) as availability:
             items = self._resolve(query.k, None, availability)
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
@@ -262,12 +263,12 @@ class Recommender:
         return self.bundle.graphs.search(h, self.bundle.tree, availability.counts, width)
 
     @contextmanager
-    def _legal(self, query: Query, history: IntArray) -> Iterator[Availability]:
+    def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
         """The counts under the query's filters, restored afterwards."""
         catalog = self.bundle.catalog
         excluded = [known_leaves(query.exclude, catalog)]
         if query.exclude_seen:
-            excluded += [history, known_leaves(query.seen, catalog)]
+            excluded.append(seen)
         availability = self._under(query.categories)
         with availability.without(np.concatenate([*excluded])):
             yield availability
@@ -282,7 +283,7 @@ class Recommender:
             for number in key:
                 legal[self.bundle.catalog.category_items[number]] = True
             self._filtered[key] = Availability(self._trie, legal)
-            if len(self._filtered) > FILTERS_KEPT:
+            if len(self._filtered) > self._filters_kept:
                 self._filtered.popitem(last=False)
         self._filtered.move_to_end(key)
         return self._filtered[key]
@@ -305,7 +306,7 @@ class Recommender:
                 items.append(self._item(leaf, len(items) + 1, score, source, probs))
         popular = self._popular_leaves(k - len(items), availability, taken)
         if len(popular):
-            own = self._log_popularity[popular]
+            own = self.bundle.log_popularity(popular)
             lowest = items[-1].score if items else 0.0
             scores = own + min(0.0, lowest - float(own[0]))
             for leaf, score in zip(popular, scores, strict=True):
@@ -331,10 +332,10 @@ class Recommender:
         """The most popular `wanted` legal leaves that are not taken yet."""
         chosen: list[int] = []
         chunk = 1024
-        for start in range(0, len(self._by_popularity), chunk):
+        for start in range(0, len(self.bundle.popularity), chunk):
             if len(chosen) >= wanted:
                 break
-            leaves = self._by_popularity[start : start + chunk]
+            leaves = self.bundle.by_popularity[start : start + chunk]
             leaves = leaves[availability.legal(leaves) & ~np.isin(leaves, taken)]
             chosen += leaves[: wanted - len(chosen)].tolist()
         return np.array(chosen, dtype=np.int64)

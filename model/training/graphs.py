@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from model.errors import ExportError
+from model.training.decoder_graph import write_decoder_graph
 from model.training.diffusion_graph import DiffusionDecoderGraph, DiffusionStepGraph
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.network import Network
-from model.training.search_graph import DecoderGraph, EncoderGraph, ItemEncoderGraph, StepGraph
+from model.training.search_graph import EncoderGraph, ItemEncoderGraph, StepGraph
 
 
 def export_graphs(network: Network, folder: Path) -> None:
@@ -38,8 +39,6 @@ def export_graphs(network: Network, folder: Path) -> None:
         "biases": tree.biases.detach(),
     }
     h = torch.zeros(width)
-    slots = {f"slots_{depth}": torch.arange(3 + depth) for depth in range(levels + 1)}
-    alive = {"alive": torch.ones(len(tree.biases), dtype=torch.int32), "beams": torch.arange(7)}
     step = {"h": h, "nodes": torch.arange(4), "depth": torch.tensor([0])}
     known = min(5, network.shape.history_length)
     item = {"text": torch.zeros(3, len(network.text_basis)), "codes": torch.zeros(3, levels).long()}
@@ -48,14 +47,10 @@ def export_graphs(network: Network, folder: Path) -> None:
     )
     export_graph(ItemEncoderGraph(network), item, folder / "item_encoder.onnx", ["vectors"])
     if isinstance(network, DiffusionNetwork):
+        alive = {"alive": torch.ones(len(tree.biases), dtype=torch.int32), "beams": torch.arange(7)}
         _export_diffusion(network, folder, {"h": h} | search_tree | alive)
         return
-    export_graph(
-        DecoderGraph(network),
-        {"h": h} | search_tree | alive | slots,
-        folder / "decoder.onnx",
-        ["leaves", "log_probs", "pruned"],
-    )
+    write_decoder_graph(network, folder / "decoder.onnx")
     export_graph(
         StepGraph(network),
         step | search_tree | {"slots": torch.arange(3)},
@@ -97,6 +92,7 @@ def _export_diffusion(network: DiffusionNetwork, folder: Path, known: dict[str, 
 FREE_LENGTHS = {
     "items": 1,
     "nodes": 1,
+    "slots": 1,
     "child_start": 1,
     "vectors": 1,
     "biases": 1,
@@ -111,7 +107,7 @@ FREE_LENGTHS = {
     "ids": 2,
     "mask": 2,
 }
-"""How many leading dimensions of an input are free; `slots` have one, others none."""
+"""How many leading dimensions of an input are free; others have none."""
 
 
 def export_graph(
@@ -122,10 +118,6 @@ def export_graph(
     Raises:
         ExportError: it cannot be turned into a graph.
     """
-    shapes = [_free(name) for name in inputs]
-    # Graphs with a free number of `slots` take them as one variable argument.
-    fixed = sum(not name.startswith("slots_") for name in inputs)
-    nested = (*shapes[:fixed], tuple(shapes[fixed:])) if fixed < len(shapes) else tuple(shapes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -135,7 +127,7 @@ def export_graph(
                 tuple(inputs.values()),
                 input_names=list(inputs),
                 output_names=outputs,
-                dynamic_shapes=nested,
+                dynamic_shapes=tuple(_free(name) for name in inputs),
                 dynamo=True,
                 verbose=False,
                 optimize=True,
@@ -152,5 +144,4 @@ def export_graph(
 
 
 def _free(name: str) -> dict[int, Dim] | None:
-    dimensions = 1 if name.startswith("slots") else FREE_LENGTHS.get(name, 0)
-    return {axis: Dim.DYNAMIC for axis in range(dimensions)} or None
+    return {axis: Dim.DYNAMIC for axis in range(FREE_LENGTHS.get(name, 0))} or None

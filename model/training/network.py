@@ -93,12 +93,29 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]; position t reads positions 0 .. t."""
-        batch, length, width = x.shape
-        split = self.query_key_value(self.attention_norm(x))
-        split = split.view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
+        projected = self.query_key_value(self.attention_norm(x))
+        query, key, value = self._split(projected, 3)
         read = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        x = x + self.dropout(self.mix(read.transpose(1, 2).reshape(batch, length, width)))
+        return self._combine(x, read)
+
+    def newest(self, x: Tensor) -> Tensor:
+        """[B, T, D] -> [B, 1, D]: what `forward` says of the last position, for less work."""
+        normed, width = self.attention_norm(x), x.shape[2]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        asked = functional.linear(normed[:, -1:], weight[:width], bias[:width])
+        (query,) = self._split(asked, 1)
+        key, value = self._split(functional.linear(normed, weight[width:], bias[width:]), 2)
+        read = functional.scaled_dot_product_attention(query, key, value)
+        return self._combine(x[:, -1:], read)
+
+    def _split(self, projected: Tensor, parts: int) -> Tensor:
+        """[B, T, parts * D] -> [parts, B, heads, T, D / heads]."""
+        batch, length, width = projected.shape
+        split = projected.view(batch, length, parts, self.heads, width // parts // self.heads)
+        return split.permute(2, 0, 3, 1, 4)
+
+    def _combine(self, x: Tensor, read: Tensor) -> Tensor:
+        x = x + self.dropout(self.mix(read.transpose(1, 2).reshape(x.shape)))
         out: Tensor = x + self.dropout(self.feed_forward(x))
         return out
 
@@ -117,12 +134,26 @@ class HistoryEncoder(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Item vectors [B, T, D], oldest first, padding last -> [B, T, D]."""
-        x = items + self.position.weight[: items.shape[1]]
-        x = self.dropout(self.entry_norm(x))
+        x = self._enter(items)
         for block in self.blocks:
             x = block(x)
         encoded: Tensor = self.exit_norm(x)
         return encoded
+
+    def newest(self, items: Tensor) -> Tensor:
+        """Item vectors [B, T, D] without padding -> [B, D], the encoding of the last position."""
+        x = self._enter(items)
+        *lower, last = [block for block in self.blocks if isinstance(block, Block)]
+        for block in lower:
+            x = block(x)
+        encoded: Tensor = self.exit_norm(last.newest(x))[:, 0]
+        return encoded
+
+    def _enter(self, items: Tensor) -> Tensor:
+        entered: Tensor = self.dropout(
+            self.entry_norm(items + self.position.weight[: items.shape[1]])
+        )
+        return entered
 
 
 class LevelQuery(nn.Module):

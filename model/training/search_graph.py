@@ -1,6 +1,8 @@
-"""Beam search over the trie as tensor operations: run by validation, exported to ONNX.
+"""Beam search over the trie as tensor operations, and the modules that are exported to ONNX.
 
-`model/beam_search.py` says the same in NumPy, step by step, and is the one to read first.
+`model/beam_search.py` says the same in NumPy, step by step, and is the one to read first. The
+search here takes a batch of histories and is run by validation; `decoder_graph.py` writes the one
+that is served.
 Shapes: B histories, W beams, C children, D width, L levels, M nodes.
 """
 
@@ -69,29 +71,6 @@ def beam_search(
     return Beams(nodes, steps, torch.stack(pruned, dim=1))
 
 
-class DecoderGraph(nn.Module):
-    """decoder.onnx: the whole beam search of one request."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.generator = network.generator
-
-    def forward(  # the inputs of the graph, in their exported order
-        self,
-        h: Tensor,
-        child_start: Tensor,
-        vectors: Tensor,
-        biases: Tensor,
-        alive: Tensor,
-        beams: Tensor,
-        *slots: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return item nodes [W], log_probs [W, L + 1] and pruned [L + 1] for h [D]."""
-        tree = TreeTensors(child_start, vectors, biases)
-        found = beam_search(self.generator, h.unsqueeze(0), tree, alive, (beams, *slots))
-        return found.nodes[0], found.log_probs[0], found.pruned[0]
-
-
 class StepGraph(nn.Module):
     """step.onnx: one level, for searches that stop early, explore or are checked."""
 
@@ -143,7 +122,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """The encoding of the newest position."""
-        h: Tensor = self.history_encoder(items.unsqueeze(0))[0, -1]
+        h: Tensor = self.history_encoder.newest(items.unsqueeze(0))[0]
         return h
 
 

@@ -14,7 +14,6 @@ from model.bundle import Bundle, GoldenCase
 from model.decoder import SearchTree
 from model.errors import BundleError, ConfigError, UnknownCategoryError
 from model.recommender import (
-    FILTERS_KEPT,
     SCORE_TOLERANCE,
     Query,
     Recommendation,
@@ -482,8 +481,10 @@ def test_counts_of_the_last_used_filters_are_kept(
         built.append(1)
         build(self, *arguments)  # type: ignore[arg-type]
 
-    paths = prefixes(bundle)
-    filters = [[a, b] for a in paths for b in paths if a < b][: FILTERS_KEPT + 1]
+    paths, kept = prefixes(bundle), 5
+    bytes_of_one = 4 * bundle.tree.trie.node_count
+    monkeypatch.setattr("model.recommender.FILTERS_MAX_BYTES", kept * bytes_of_one + 3)
+    filters = [[a, b] for a in paths for b in paths if a < b][: kept + 1]
     fresh = Recommender(bundle)
     monkeypatch.setattr(Availability, "__init__", counted)
 
@@ -493,7 +494,7 @@ def test_counts_of_the_last_used_filters_are_kept(
         fresh.recommend(Query(k=1, categories=categories))
         return len(built)
 
-    assert [ask(each) for each in filters[:-1]] == [1] * FILTERS_KEPT
+    assert [ask(each) for each in filters[:-1]] == [1] * kept
     assert ask(filters[0]) == 0
     assert ask(filters[0][::-1]) == 0  # the order of paths does not matter
     assert ask(filters[-1]) == 1  # and now filter 1 is the one used longest ago

@@ -181,3 +181,12 @@ def test_the_text_basis_keeps_what_varies_most() -> None:
     torch.testing.assert_close(basis.T @ basis, torch.eye(5), rtol=RTOL, atol=ATOL)
     # Five dimensions hold all of a text that has only five.
     torch.testing.assert_close(fresh.text @ basis.T, strong, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_newest_position_is_encoded_as_among_all_others() -> None:
+    network, _ = small_network()
+    for length in (1, 2, 6):
+        items = torch.randn(3, length, 8)
+        everywhere = network.history_encoder(items)[:, -1]
+        torch.testing.assert_close(network.history_encoder.newest(items), everywhere)
