@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from model.attributes import Attributes, read_attributes
 from model.catalog import Catalog, Groups
 from model.decoder import GRAPHS, Graphs, SearchTree
 from model.errors import BundleError
@@ -66,6 +67,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     catalog: Catalog
+    attributes: Attributes
     tree: SearchTree
     popularity: AnyArray
     """Training events per item, int64 [N]."""
@@ -99,6 +101,8 @@ class Bundle:
             arrays = {name: _load(path, name) for name in manifest.files if name.endswith(".npy")}
             _verify_types(arrays)
             catalog, tree = _catalog(arrays), _tree(arrays)
+            facts = [(each.name, each.type) for each in manifest.attributes]
+            attributes = read_attributes(facts, arrays, manifest.items)
             popularity, golden = arrays["popularity.npy"], _golden(path)
         except KeyError as error:
             message = f"{path} has no {error.args[0]}: export it again"
@@ -110,7 +114,7 @@ class Bundle:
         _verify_numbers(catalog)
         graphs = Graphs(path, threads=threads)
         graphs.verify_inputs(levels=len(manifest.levels), width=manifest.width)
-        return cls(path, manifest, catalog, tree, popularity, graphs, golden)
+        return cls(path, manifest, catalog, attributes, tree, popularity, graphs, golden)
 
 
 def catalog_arrays(catalog: Catalog) -> dict[str, AnyArray]:
@@ -181,7 +185,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(message) from error
     version = found.get("format_version") if isinstance(found, dict) else None
     if version != FORMAT_VERSION:
-        message = f"{path} has format_version {version!r}, this release reads {FORMAT_VERSION}"
+        message = (
+            f"{path} has format_version {version!r}, this release reads {FORMAT_VERSION}: "
+            "export the bundle again with `cofine run` or `cofine export`"
+        )
         raise BundleError(message)
     try:
         manifest = Manifest.model_validate(found)

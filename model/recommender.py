@@ -13,23 +13,21 @@ Shapes: N items, D width, L levels, R results, T history length.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.attributes import Filters
 from model.availability import Availability
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder
 from model.errors import BundleError, ConfigError
 from model.history import known_leaves, truncate
+from model.legal_items import LegalItems
 from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
-
-FILTERS_KEPT = 32
-"""Category filters whose counts a worker keeps; each costs four bytes per trie node."""
 
 SCORE_TOLERANCE = 2e-2
 """How far a score may lie from the same score computed on another machine.
@@ -54,6 +52,8 @@ class Query:
     """Drop the items of `history` and `seen`."""
     categories: Sequence[Sequence[str]] = ()
     """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
+    filters: Filters = field(default_factory=dict)
+    """Conditions on attributes by name; an item must pass all of them."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -96,8 +96,8 @@ class Recommender:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._trie = bundle.tree.trie
-        self._everything = Availability(self._trie, np.ones(len(bundle.catalog), dtype=bool))
-        self._filtered: OrderedDict[tuple[int, ...], Availability] = OrderedDict()
+        self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
+        self._everything = self._legal_items.everything
         self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
         smoothed = bundle.popularity + 1.0
         self._log_popularity = np.log(smoothed / smoothed.sum())
@@ -107,6 +107,7 @@ class Recommender:
 
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
+            FilterError: a filter's attribute is not there, or of another type.
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
@@ -131,6 +132,7 @@ class Recommender:
 
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
+            FilterError: a filter's attribute is not there, or of another type.
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
@@ -185,24 +187,9 @@ class Recommender:
         excluded = [known_leaves(query.exclude, catalog)]
         if query.exclude_seen:
             excluded += [history, known_leaves(query.seen, catalog)]
-        availability = self._under(query.categories)
+        availability = self._legal_items.passing(query.categories, query.filters)
         with availability.without(np.concatenate([*excluded])):
             yield availability
-
-    def _under(self, paths: Sequence[Sequence[str]]) -> Availability:
-        """Counts of the items below any of `paths`; the last used filters are kept."""
-        if not paths:
-            return self._everything
-        key = tuple(sorted({self.bundle.catalog.category(path) for path in paths}))
-        if key not in self._filtered:
-            legal = np.zeros(len(self.bundle.catalog), dtype=bool)
-            for number in key:
-                legal[self.bundle.catalog.category_items[number]] = True
-            self._filtered[key] = Availability(self._trie, legal)
-            if len(self._filtered) > FILTERS_KEPT:
-                self._filtered.popitem(last=False)
-        self._filtered.move_to_end(key)
-        return self._filtered[key]
 
     def _resolve(
         self, k: int, found: BeamResult | None, fused: FloatArray, availability: Availability

@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from service.filters import FiltersBody
+
 K_MAX = 100
 HISTORY_MAX = 1_000
 EXCLUDE_MAX = 1_000
@@ -79,6 +81,7 @@ class RecommendRequest(RequestBody):
                     "history": ["B000052YAN", "B00005M9MG"],
                     "k": 10,
                     "categories": [["Makeup", "Nails"]],
+                    "filters": {"brand": ["Essie", "OPI"], "price": {"max": 15}},
                     "explain": True,
                 },
             ]
@@ -106,6 +109,7 @@ class RecommendRequest(RequestBody):
         max_length=CATEGORIES_MAX,
         description="Category paths, coarse to fine; an item passes below any of them.",
     )
+    filters: FiltersBody = {}
     explain: bool = Field(
         default=False, strict=True, description="Add the log-probability of every level."
     )
@@ -251,6 +255,13 @@ class LevelBody(BaseModel):
     codebook_size: int
 
 
+class AttributeBody(BaseModel):
+    """An attribute that items can be filtered by."""
+
+    name: str
+    type: Literal["str", "int", "float", "bool"]
+
+
 class StateBody(BaseModel):
     """The store of user state."""
 
@@ -266,6 +277,7 @@ class InfoAnswer(BaseModel):
     catalogue_version: int
     items: int
     levels: list[LevelBody] = Field(description="Coarse to fine.")
+    attributes: list[AttributeBody] = Field(description="What `filters` may name, with its type.")
     limits: dict[str, int] = Field(description="Each name ends with its unit.")
     state: StateBody
 

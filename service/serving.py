@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from starlette.requests import HTTPConnection
 
@@ -37,12 +37,31 @@ class ServedLevel(Protocol):
         ...
 
 
+class ServedAttribute(Protocol):
+    """What the service tells of an attribute that items can be filtered by."""
+
+    @property
+    def name(self) -> str:
+        """What filters call it."""
+        ...
+
+    @property
+    def type(self) -> Literal["str", "int", "float", "bool"]:
+        """Of its values."""
+        ...
+
+
 class ServedManifest(Protocol):
     """What the service tells of a bundle's manifest."""
 
     @property
     def levels(self) -> Sequence[ServedLevel]:
         """The levels of the semantic IDs, coarse to fine."""
+        ...
+
+    @property
+    def attributes(self) -> Sequence[ServedAttribute]:
+        """What items can be filtered by."""
         ...
 
     @property

@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import schemas
+from service import filters, schemas
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
-from service.schemas import InfoAnswer, LevelBody
+from service.schemas import AttributeBody, InfoAnswer, LevelBody
 from service.serving import service_version
 from service.settings import Settings
 
@@ -27,6 +27,9 @@ async def info(serving: InServing) -> Response:
                 LevelBody(name=level.name, codebook_size=level.codes)
                 for level in bundle.manifest.levels
             ],
+            attributes=[
+                AttributeBody(name=each.name, type=each.type) for each in bundle.manifest.attributes
+            ],
             limits={
                 "history_used_items": bundle.manifest.history_length,
                 **_limits(serving.settings),
@@ -43,6 +46,8 @@ def _limits(settings: Settings) -> dict[str, int]:
         "exclude_max_items": schemas.EXCLUDE_MAX,
         "categories_max_paths": schemas.CATEGORIES_MAX,
         "category_path_max_names": schemas.CATEGORY_DEPTH_MAX,
+        "filters_max_attributes": filters.FILTERS_MAX,
+        "filter_max_values": filters.FILTER_VALUES_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,

@@ -8,9 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.errors import UnknownCategoryError
+from model.errors import FilterError, UnknownCategoryError
 from model.recommender import Query, Recommendation, RecommendedItem
 from service.errors import InvalidFieldError, StateUnavailableError
+from service.filters import conditions, filter_pointer
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
@@ -42,7 +43,7 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     """Return the answer to a valid request.
 
     Raises:
-        InvalidFieldError: a category that no item has.
+        InvalidFieldError: a category that no item has, or a filter that the bundle has not.
         QueueFullError: too many requests wait.
         DeadlineExceededError: the answer was not ready in time.
     """
@@ -54,6 +55,8 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         found = await serving.engine.recommend(query, deadline_seconds=left_seconds)
     except UnknownCategoryError as error:
         raise _unknown_category(body.categories, error) from None
+    except FilterError as error:
+        raise InvalidFieldError(str(error), pointer=filter_pointer(error.attribute)) from None
     _count(serving.metrics, found, body.k, is_degraded=is_degraded)
     return RecommendAnswer(
         recommendation_id=uuid.uuid4().hex,
@@ -94,6 +97,7 @@ def _query(body: RecommendRequest, state: UserState) -> Query:
         seen=[*state.seen, *stored] if is_inline else state.seen,
         exclude_seen=body.exclude_seen,
         categories=body.categories,
+        filters=conditions(body.filters),
     )
 
 

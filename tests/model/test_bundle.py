@@ -182,7 +182,7 @@ def test_another_format_is_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(format_version=version))
 
     message = refusal(copy)
-    assert f"format_version {version!r}, this release reads 2" in message
+    assert f"format_version {version!r}, this release reads 3" in message
 
 
 @pytest.mark.parametrize(

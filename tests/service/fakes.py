@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from model.errors import UnknownCategoryError
-from model.manifest import LevelFacts
+from model.errors import FilterError, UnknownCategoryError
+from model.manifest import AttributeFacts, LevelFacts
 from model.recommender import Query, Recommendation, RecommendedItem
 
 
@@ -56,6 +56,7 @@ class TableManifest:
         LevelFacts(name="category", kind="category", codes=3),
         LevelFacts(name="title", kind="text", codes=5),
     )
+    attributes: tuple[AttributeFacts, ...] = (AttributeFacts(name="price", type="float"),)
     history_length: int = 20
 
 
@@ -80,6 +81,9 @@ class TableRecommender:
         for path in query.categories:
             if not any(item.path[: len(path)] == tuple(path) for item in ITEMS):
                 raise UnknownCategoryError(path)
+        for name in query.filters:
+            if name != "price":
+                raise FilterError(name, "is no attribute of this bundle; there is price")
         dropped = set(query.exclude)
         if query.exclude_seen:
             dropped |= {*query.history, *query.seen}

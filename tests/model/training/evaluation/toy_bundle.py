@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import log_softmax
 
+from model.attributes import Attributes, Column
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.catalog import build_catalog
@@ -96,6 +97,7 @@ def toy_bundle(*, beam_width: int = 50, seed: int = 0, history_length: int = 4) 
         path=Path("toy"),
         manifest=manifest,
         catalog=build_catalog(ITEMS, [f"The {item}" for item in ITEMS], paths, codes),
+        attributes=Attributes((Column.build("price", "int", [*range(len(ITEMS))]),)),
         tree=SearchTree(trie, vectors, biases),
         popularity=np.arange(len(ITEMS), dtype=np.int64)[::-1].copy(),
         graphs=ToyGraphs(),
