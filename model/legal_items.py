@@ -12,7 +12,7 @@ from model.attributes import AnyOf, Attributes, Condition, Filters
 from model.availability import Availability
 from model.catalog import Catalog
 from model.trie import Trie
-from model.types import BoolArray
+from model.types import BoolArray, Leaf
 
 COUNTS_MAX_BYTES = 32 * 2**20
 """Memory for the counts of filters that one worker keeps; each costs four bytes per trie node."""
@@ -40,21 +40,33 @@ class LegalItems:
         """How many filters' counts are kept."""
         return len(self._kept)
 
-    def passing(self, categories: Sequence[Sequence[str]], filters: Filters) -> Availability:
+    def passing(
+        self,
+        categories: Sequence[Sequence[str]],
+        filters: Filters,
+        leaves: tuple[Leaf, Leaf] | None = None,
+    ) -> Availability:
         """Counts of the items below any of `categories` that pass all `filters`.
+
+        Args:
+            categories: paths; none lets all pass.
+            filters: conditions on attributes.
+            leaves: first and end of those that may pass; None for all.
 
         Raises:
             UnknownCategoryError: no item has such a path.
             FilterError: an attribute that the bundle does not have, or a condition of another type.
         """
-        if not categories and not filters:
+        if not categories and not filters and leaves is None:
             return self.everything
         numbers = tuple(sorted({self._catalog.category(path) for path in categories}))
-        key = (numbers, tuple(sorted((name, _key(each)) for name, each in filters.items())))
+        key = (numbers, tuple(sorted((name, _key(each)) for name, each in filters.items())), leaves)
         if key not in self._kept:
             legal = self._below(numbers) if numbers else np.ones(len(self._catalog), dtype=bool)
             if filters:
                 legal &= self._attributes.passing(filters)
+            if leaves is not None:
+                legal[: leaves[0]] = legal[leaves[1] :] = False
             self._kept[key] = Availability(self._trie, legal)
             if len(self._kept) > self._kept_most:
                 self._kept.popitem(last=False)

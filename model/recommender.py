@@ -25,6 +25,7 @@ from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder
 from model.errors import BundleError, ConfigError
+from model.explore import Choice, Explorer
 from model.history import known_leaves, truncate
 from model.legal_items import LegalItems
 from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
@@ -54,6 +55,10 @@ class Query:
     """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
     filters: Filters = field(default_factory=dict)
     """Conditions on attributes by name; an item must pass all of them."""
+    path: Sequence[str] = ()
+    """A place of the browsed tree: only its items; () is everything."""
+    choices: int | None = None
+    """Tell the next choices below `path` too, each with so many of its best items."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -88,6 +93,10 @@ class Recommendation:
     """Whether the generated list is proven to be the exact one; None where nothing was searched."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in `encode`, `decode` and `resolve`."""
+    place: Choice | None = None
+    """The place that `path` names, as its choices are; None where no choices were asked for."""
+    choices: tuple[Choice, ...] = ()
+    """The next ones below it, the most probable first."""
 
 
 class Recommender:
@@ -98,6 +107,7 @@ class Recommender:
         self._trie = bundle.tree.trie
         self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
         self._everything = self._legal_items.everything
+        self._explorer = Explorer(bundle)
         self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
         smoothed = bundle.popularity + 1.0
         self._log_popularity = np.log(smoothed / smoothed.sum())
@@ -108,11 +118,12 @@ class Recommender:
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
             FilterError: a filter's attribute is not there, or of another type.
+            UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         unknown = len(query.history) - len(leaves)
-        found, fused, certified = None, np.empty(0, dtype=np.float32), None
+        h, found, fused, certified = None, None, np.empty(0, dtype=np.float32), None
         with self._legal(query, leaves) as availability:
             if len(leaves):
                 h = self.encode(leaves)
@@ -124,8 +135,9 @@ class Recommender:
                 clock.lap("decode")
                 certified = is_certified(found, fused, query.k, bonus=self._bonus(query, seen))
             items = self._resolve(query.k, found, fused, availability)
+            place, choices = self._choices(query, h, _ranked(found, fused), availability)
         clock.lap("resolve")
-        return Recommendation(items, unknown, certified, clock.seconds)
+        return Recommendation(items, unknown, certified, clock.seconds, place, choices)
 
     def popular(self, query: Query) -> Recommendation:
         """The most popular legal items, whatever the history says.
@@ -133,6 +145,7 @@ class Recommender:
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
             FilterError: a filter's attribute is not there, or of another type.
+            UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
@@ -187,9 +200,24 @@ class Recommender:
         excluded = [known_leaves(query.exclude, catalog)]
         if query.exclude_seen:
             excluded += [history, known_leaves(query.seen, catalog)]
-        availability = self._legal_items.passing(query.categories, query.filters)
+        leaves = None
+        if query.path:
+            place = self.bundle.browse.find(query.path)
+            leaves = (place.first_leaf, place.end_leaf)
+        availability = self._legal_items.passing(query.categories, query.filters, leaves)
         with availability.without(np.concatenate([*excluded])):
             yield availability
+
+    def _choices(
+        self, query: Query, h: FloatArray | None, ranked: IntArray, availability: Availability
+    ) -> tuple[Choice | None, tuple[Choice, ...]]:
+        """The place of the query's path and the choices below it, where they were asked for."""
+        if query.choices is None:
+            return None, ()
+        found = self.bundle.browse.find(query.path)
+        (probability,) = self._explorer.probabilities([found], h)
+        place = Choice(found, probability, int(availability.counts[0]), ())
+        return place, self._explorer.choices(found, h, ranked, availability, query.choices)
 
     def _resolve(
         self, k: int, found: BeamResult | None, fused: FloatArray, availability: Availability
@@ -198,8 +226,7 @@ class Recommender:
         items: list[RecommendedItem] = []
         taken: IntArray = np.empty(0, dtype=np.int64)
         if found is not None:
-            # Equal scores are put in leaf order, so that the answer never depends on chance.
-            best = np.lexsort((found.leaves, -fused))[:k]
+            best = _order(found, fused)[:k]
             taken = found.leaves[best]
             for place in best:
                 probs = tuple(float(p) for p in found.log_probs[place])
@@ -254,6 +281,19 @@ class StageClock:
         now = time.perf_counter()
         self.seconds[stage] = now - self._last
         self._last = now
+
+
+def _order(found: BeamResult, fused: FloatArray) -> IntArray:
+    """Places of the items found [R], best first.
+
+    Equal scores are put in leaf order, so that the answer never depends on chance.
+    """
+    return np.lexsort((found.leaves, -fused))
+
+
+def _ranked(found: BeamResult | None, fused: FloatArray) -> IntArray:
+    """The leaves found [R], best first."""
+    return np.empty(0, np.int64) if found is None else found.leaves[_order(found, fused)]
 
 
 def is_certified(found: BeamResult, fused: FloatArray, k: int, *, bonus: float) -> bool:

@@ -2,6 +2,7 @@
 
 ServiceError
     ItemNotFoundError           the catalogue in service does not hold the item
+    PlaceNotFoundError          no place of the browsed tree has the path
     InvalidFieldError           a well-formed request names something that does not exist
     QueueFullError              as many requests wait as may wait
     DeadlineExceededError       the request's time is up before its answer
@@ -44,6 +45,10 @@ class ServiceError(Exception):
 
 class ItemNotFoundError(ServiceError):
     """The catalogue in service does not hold the item."""
+
+
+class PlaceNotFoundError(ServiceError):
+    """No place of the browsed tree has the path."""
 
 
 class InvalidFieldError(ServiceError):

@@ -23,6 +23,7 @@ from service.errors import (
     InvalidFieldError,
     ItemNotFoundError,
     NotReadyError,
+    PlaceNotFoundError,
     QueueFullError,
     ServiceError,
     StateUnavailableError,
@@ -55,6 +56,7 @@ INTERNAL = Kind(500, "internal_error", "The service failed")
 
 KINDS: Mapping[type[ServiceError], Kind] = {
     ItemNotFoundError: Kind(404, "item_not_found", "The catalogue does not hold the item"),
+    PlaceNotFoundError: Kind(404, "place_not_found", "The catalogue has no such place"),
     InvalidFieldError: INVALID,
     QueueFullError: Kind(429, "queue_full", "Too many requests are waiting", is_retryable=True),
     ClientGoneError: Kind(499, "client_gone", "The client closed the connection"),

@@ -25,6 +25,7 @@ HISTORY_MAX = 1_000
 EXCLUDE_MAX = 1_000
 CATEGORIES_MAX = 50
 CATEGORY_DEPTH_MAX = 16
+PATH_MAX = 32
 EVENTS_MAX = 100
 ID_MAX = 256
 FIELDS_MAX = 32
@@ -39,12 +40,13 @@ Identifier = Annotated[
 ]
 CategoryName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ID_MAX)]
 CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
+PlacePath = Annotated[list[CategoryName], Field(max_length=PATH_MAX)]
 EventType = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
 ]
 
 
-def _whole(number: Any) -> Any:
+def whole(number: Any) -> Any:
     """Return 12.0 as 12, which JSON Schema does not tell apart; anything else unchanged."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
@@ -95,7 +97,7 @@ class RecommendRequest(RequestBody):
         default=None,
         description="Item ids, oldest first; unknown ones are skipped and counted.",
     )
-    k: Annotated[int, BeforeValidator(_whole)] = Field(
+    k: Annotated[int, BeforeValidator(whole)] = Field(
         default=10, ge=1, le=K_MAX, strict=True, description="How many items."
     )
     exclude: list[Identifier] = Field(
@@ -110,6 +112,11 @@ class RecommendRequest(RequestBody):
         description="Category paths, coarse to fine; an item passes below any of them.",
     )
     filters: FiltersBody = {}
+    path: PlacePath = Field(
+        default=[],
+        description="Names from /v1/explore or /v1/taxonomy: only items of this place. An item "
+        "counts where its first category path puts it; `categories` counts all of its paths.",
+    )
     explain: bool = Field(
         default=False, strict=True, description="Add the log-probability of every level."
     )

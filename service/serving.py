@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from starlette.requests import HTTPConnection
 
+from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
 from service.engine import Engine, ServedRecommender
@@ -79,6 +80,10 @@ class ServedCatalog(Protocol):
         """Return the item's number, None when the catalogue does not hold it."""
         ...
 
+    def item_id(self, leaf: int) -> str:
+        """Return the item's id."""
+        ...
+
     def title(self, leaf: int) -> str:
         """Return the item's title."""
         ...
@@ -117,6 +122,11 @@ class ServedBundle(Protocol):
     @property
     def catalog(self) -> ServedCatalog:
         """Its items."""
+        ...
+
+    @property
+    def browse(self) -> BrowseTree:
+        """The tree that people browse."""
         ...
 
 

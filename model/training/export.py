@@ -29,6 +29,7 @@ from model.manifest import FORMAT_VERSION, AttributeFacts, Manifest, ScoreFacts
 from model.recommender import Query, Recommender, verify_golden
 from model.training.graphs import export_graphs
 from model.training.network import Network
+from model.training.node_names import node_names
 from model.training.parity import check_parity
 from model.training.repeats import repeat_bias
 from model.training.sentence_graph import export_text_encoder
@@ -145,7 +146,12 @@ def _catalogue_arrays(prepared: Path, data: TrainingSet) -> dict[str, AnyArray]:
         items["categories"].to_list(),
         data.catalogue.codes.astype(np.uint16),
     )
-    return catalog_arrays(catalog) | {"popularity.npy": data.popularity.astype(np.int64)}
+    names = node_names(data.catalogue.trie, items["title"].to_list())
+    return catalog_arrays(catalog) | {
+        "node_names_blob.npy": names.blob,
+        "node_names_offsets.npy": names.offsets,
+        "popularity.npy": data.popularity.astype(np.int64),
+    }
 
 
 def _attributes(prepared: Path, data: TrainingSet) -> Attributes:

@@ -23,7 +23,7 @@ ItemId = Annotated[Identifier, Path(description="The catalogue's id of the item.
 
 _MEANINGS = {
     400: "The body is not valid JSON.",
-    404: "The catalogue does not hold the item.",
+    404: "The catalogue does not hold what the address names.",
     408: "The body took too long to come.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import filters, schemas
+from service import explore_schemas, filters, schemas
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
 from service.schemas import AttributeBody, InfoAnswer, LevelBody
@@ -48,6 +48,8 @@ def _limits(settings: Settings) -> dict[str, int]:
         "category_path_max_names": schemas.CATEGORY_DEPTH_MAX,
         "filters_max_attributes": filters.FILTERS_MAX,
         "filter_max_values": filters.FILTER_VALUES_MAX,
+        "path_max_names": schemas.PATH_MAX,
+        "items_per_choice_max": explore_schemas.ITEMS_PER_CHOICE_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,

@@ -8,9 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.errors import FilterError, UnknownCategoryError
+from model.errors import FilterError, UnknownCategoryError, UnknownPlaceError
 from model.recommender import Query, Recommendation, RecommendedItem
 from service.errors import InvalidFieldError, StateUnavailableError
+from service.explore_schemas import ExploreRequest
 from service.filters import conditions, filter_pointer
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
@@ -48,28 +49,41 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         DeadlineExceededError: the answer was not ready in time.
     """
     started = time.perf_counter()
-    state, is_degraded = await _read_state(serving, body.user_id)
-    query = _query(body, state)
-    left_seconds = serving.settings.deadline_ms / 1_000 - (time.perf_counter() - started)
-    try:
-        found = await serving.engine.recommend(query, deadline_seconds=left_seconds)
-    except UnknownCategoryError as error:
-        raise _unknown_category(body.categories, error) from None
-    except FilterError as error:
-        raise InvalidFieldError(str(error), pointer=filter_pointer(error.attribute)) from None
-    _count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    state, is_degraded = await read_state(serving, body.user_id)
+    query = query_of(body, state)
+    found = await compute(serving, query, started)
+    count(serving.metrics, found, body.k, is_degraded=is_degraded)
     return RecommendAnswer(
         recommendation_id=uuid.uuid4().hex,
         bundle=serving.bundle.bundle_id,
         catalogue_version=serving.bundle.catalogue_version,
-        items=[_item_body(item, explain=body.explain) for item in found.items],
+        items=[item_body(item, explain=body.explain) for item in found.items],
         degraded=Degraded(state_unavailable=True) if is_degraded else None,
         took_ms=round((time.perf_counter() - started) * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
 
 
-async def _read_state(serving: Serving, user_id: str | None) -> tuple[UserState, bool]:
+async def compute(serving: Serving, query: Query, started: float) -> Recommendation:
+    """Return what the engine answers in the time that is left since `started`.
+
+    Raises:
+        InvalidFieldError: a category, filter or path that the catalogue does not have.
+        QueueFullError: too many requests wait.
+        DeadlineExceededError: the answer was not ready in time.
+    """
+    left_seconds = serving.settings.deadline_ms / 1_000 - (time.perf_counter() - started)
+    try:
+        return await serving.engine.recommend(query, deadline_seconds=left_seconds)
+    except UnknownCategoryError as error:
+        raise _unknown_category(query.categories, error) from None
+    except FilterError as error:
+        raise InvalidFieldError(str(error), pointer=filter_pointer(error.attribute)) from None
+    except UnknownPlaceError as error:
+        raise InvalidFieldError(str(error), pointer=f"#/path/{error.depth}") from None
+
+
+async def read_state(serving: Serving, user_id: str | None) -> tuple[UserState, bool]:
     """Return the user's state, and whether it is missing because the store is not available."""
     if user_id is None:
         return UserState(), False
@@ -87,7 +101,10 @@ async def _read_state(serving: Serving, user_id: str | None) -> tuple[UserState,
     return state, False
 
 
-def _query(body: RecommendRequest, state: UserState) -> Query:
+def query_of(
+    body: RecommendRequest | ExploreRequest, state: UserState, *, choices: int | None = None
+) -> Query:
+    """Return what a request asks the recommender, given what is known of its user."""
     stored = [entry.item_id for entry in state.history]
     is_inline = body.history is not None
     return Query(
@@ -98,6 +115,8 @@ def _query(body: RecommendRequest, state: UserState) -> Query:
         exclude_seen=body.exclude_seen,
         categories=body.categories,
         filters=conditions(body.filters),
+        path=tuple(body.path),
+        choices=choices,
     )
 
 
@@ -112,7 +131,8 @@ def _unknown_category(
     )
 
 
-def _count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:
+def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:
+    """Tell the metrics of one answer."""
     for stage, seconds in found.stage_seconds.items():
         metrics.stage_duration[stage].observe(seconds)
     metrics.recommendations[found.items[0].source if found.items else "empty"].inc()
@@ -125,7 +145,8 @@ def _count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool
         metrics.degraded["state_unavailable"].inc()
 
 
-def _item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
+def item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
+    """Return an item of an answer."""
     return RecommendedItemBody(
         item_id=item.item_id,
         rank=item.rank,

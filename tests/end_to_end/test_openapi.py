@@ -2,8 +2,8 @@
 
 All of Schemathesis' checks run: documented statuses, media types and schemas, no server errors,
 valid requests accepted, invalid ones refused, and so on. The one exclusion: a schema cannot say
-which category paths and attributes the catalogue has, so a valid recommendation request may be
-refused, but for nothing else than those.
+which category paths, places and attributes the catalogue has, so a valid recommendation request may
+be refused, but for nothing else than those.
 """
 
 from typing import Any
@@ -19,6 +19,8 @@ from tests.end_to_end.service_process import ServiceProcess
 
 WITH_INPUT = (
     ("POST", "/v1/recommend"),
+    ("POST", "/v1/explore"),
+    ("GET", "/v1/taxonomy"),
     ("POST", "/v1/events"),
     ("GET", "/v1/users/{user_id}"),
     ("DELETE", "/v1/users/{user_id}"),
@@ -57,12 +59,12 @@ def test_the_service_keeps_its_promises(
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     def keeps(case: schemathesis.Case[Any]) -> None:
         response = case.call()
-        if path == "/v1/recommend" and mode is GenerationMode.POSITIVE:
+        if path in ("/v1/recommend", "/v1/explore") and mode is GenerationMode.POSITIVE:
             case.validate_response(response, excluded_checks=[positive_data_acceptance])
             if response.status_code != 200:
                 assert response.status_code == 422
                 assert response.json()["errors"][0]["pointer"].startswith(
-                    ("#/categories/", "#/filters/")
+                    ("#/categories/", "#/filters/", "#/path/")
                 )
         else:
             case.validate_response(response)

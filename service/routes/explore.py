@@ -1,0 +1,114 @@
+"""POST /v1/explore and GET /v1/taxonomy: from broad to narrow, place by place."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.browse import Place
+from model.errors import UnknownPlaceError
+from model.explore import Choice
+from service.errors import PlaceNotFoundError
+from service.explore_schemas import (
+    BestItem,
+    ChoiceBody,
+    ExploreAnswer,
+    ExploreRequest,
+    PlaceBody,
+    TaxonomyAnswer,
+)
+from service.routes.answers import InServing, json_answer, problems, while_connected
+from service.routes.recommend import compute, count, item_body, query_of, read_state
+from service.schemas import PATH_MAX, CategoryName, Degraded
+from service.serving import ServedCatalog, Serving
+
+router = APIRouter(tags=["explore"])
+
+
+@router.post(
+    "/v1/explore",
+    response_model=ExploreAnswer,
+    responses=problems(400, 408, 413, 415, 422, 429, 503, 504),
+)
+async def explore(body: ExploreRequest, request: Request, serving: InServing) -> Response:
+    """Tell where below `path` a user is likely to find the next item, and the best items there.
+
+    Begin without a path, let people pick a choice, and send its path: categories first, then
+    groups named by their most telling title words, then items.
+    """
+    return json_answer(await while_connected(request, answer_explore(serving, body)))
+
+
+@router.get("/v1/taxonomy", response_model=TaxonomyAnswer, responses=problems(404, 422, 503))
+async def taxonomy(
+    serving: InServing,
+    path: Annotated[
+        list[CategoryName],
+        Query(max_length=PATH_MAX, description="Where to look: one parameter for each name."),
+    ] = [],  # noqa: B006 (the framework copies it)
+) -> Response:
+    """List the tree that people browse, one place at a time, without a user."""
+    browse = serving.bundle.browse
+    try:
+        place = browse.find(path)
+    except UnknownPlaceError as error:
+        raise PlaceNotFoundError(str(error)) from None
+    catalog = serving.bundle.catalog
+    return json_answer(
+        TaxonomyAnswer(
+            bundle=serving.bundle.bundle_id,
+            catalogue_version=serving.bundle.catalogue_version,
+            path=place.path,
+            items_here=place.items,
+            choices=[_place_body(each, each.items, catalog) for each in browse.choices(place)],
+        )
+    )
+
+
+async def answer_explore(serving: Serving, body: ExploreRequest) -> ExploreAnswer:
+    """Return the answer to a valid request.
+
+    Raises:
+        InvalidFieldError: a category, filter or path that the catalogue does not have.
+        QueueFullError: too many requests wait.
+        DeadlineExceededError: the answer was not ready in time.
+    """
+    started = time.perf_counter()
+    state, is_degraded = await read_state(serving, body.user_id)
+    query = query_of(body, state, choices=body.items_per_choice)
+    found = await compute(serving, query, started)
+    count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    catalog = serving.bundle.catalog
+    here = found.place
+    return ExploreAnswer(
+        bundle=serving.bundle.bundle_id,
+        catalogue_version=serving.bundle.catalogue_version,
+        path=here.place.path if here else (),
+        probability=here.probability if here else 0.0,
+        items_here=here.live_items if here else 0,
+        choices=[_choice_body(choice, catalog) for choice in found.choices],
+        items=[item_body(item, explain=False) for item in found.items],
+        degraded=Degraded(state_unavailable=True) if is_degraded else None,
+        took_ms=round((time.perf_counter() - started) * 1_000, 3),
+        unknown_history_items=found.unknown_history_items,
+    )
+
+
+def _place_body(place: Place, items: int, catalog: ServedCatalog) -> PlaceBody:
+    return PlaceBody(
+        name=place.name,
+        path=place.path,
+        kind=place.kind,
+        items=items,
+        item_id=catalog.item_id(place.first_leaf) if place.kind == "item" else None,
+    )
+
+
+def _choice_body(choice: Choice, catalog: ServedCatalog) -> ChoiceBody:
+    best = [
+        BestItem(item_id=catalog.item_id(leaf), title=catalog.title(leaf)) for leaf in choice.best
+    ]
+    place = _place_body(choice.place, choice.live_items, catalog)
+    return ChoiceBody(**place.model_dump(), probability=choice.probability, best=best)
