@@ -15,7 +15,7 @@ Shapes: N items, D width, L levels, R results, T history length.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,13 @@ from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder
 from model.errors import BundleError, ConfigError
+from model.explain import (
+    Explanation,
+    Influence,
+    explain_influences,
+    explain_ways,
+    popular_ways,
+)
 from model.explore import Choice, Explorer
 from model.history import known_leaves, truncate
 from model.legal_items import LegalItems
@@ -59,6 +66,8 @@ class Query:
     """A place of the browsed tree: only its items; () is everything."""
     choices: int | None = None
     """Tell the next choices below `path` too, each with so many of its best items."""
+    explain: bool = False
+    """Say of every item why it is there."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -81,6 +90,8 @@ class RecommendedItem:
     semantic_id: SemanticId
     level_log_probs: tuple[float, ...] | None
     """Of each choice from coarse to fine, [L + 1]; None for popular items."""
+    explanation: Explanation | None = None
+    """Where it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,10 @@ class Recommender:
                 clock.lap("decode")
                 certified = is_certified(found, fused, query.k, bonus=self._bonus(query, seen))
             items = self._resolve(query.k, found, fused, availability)
+            if query.explain:
+                items = self._explained(
+                    items, h, truncate(leaves, self.bundle.manifest.history_length)
+                )
             place, choices = self._choices(query, h, _ranked(found, fused), availability)
         clock.lap("resolve")
         return Recommendation(items, unknown, certified, clock.seconds, place, choices)
@@ -207,6 +222,27 @@ class Recommender:
         availability = self._legal_items.passing(query.categories, query.filters, leaves)
         with availability.without(np.concatenate([*excluded])):
             yield availability
+
+    def _explained(
+        self, items: Sequence[RecommendedItem], h: FloatArray | None, history: IntArray
+    ) -> tuple[RecommendedItem, ...]:
+        """The items with the reasons for each; `history` is what the encoder has read."""
+        browse, catalog = self.bundle.browse, self.bundle.catalog
+        leaves = known_leaves([item.item_id for item in items], catalog)
+        if h is None or not len(leaves):
+            ways = popular_ways(browse, self._explorer, leaves.tolist())
+            return tuple(
+                replace(item, explanation=Explanation(way, ()))
+                for item, way in zip(items, ways, strict=True)
+            )
+        decoder = GraphStepDecoder(self.bundle.graphs, self.bundle.tree)
+        ways = explain_ways(browse, decoder, h, leaves)
+        left_out, drops = explain_influences(decoder, self._trie, self.encode, history, leaves)
+        names = [catalog.item_id(int(leaf)) for leaf in left_out]
+        return tuple(
+            replace(item, explanation=Explanation(way, _influences(names, drops[:, row])))
+            for row, (item, way) in enumerate(zip(items, ways, strict=True))
+        )
 
     def _choices(
         self, query: Query, h: FloatArray | None, ranked: IntArray, availability: Availability
@@ -281,6 +317,10 @@ class StageClock:
         now = time.perf_counter()
         self.seconds[stage] = now - self._last
         self._last = now
+
+
+def _influences(names: Sequence[ItemId], drops: FloatArray) -> tuple[Influence, ...]:
+    return tuple(Influence(name, float(drop)) for name, drop in zip(names, drops, strict=True))
 
 
 def _order(found: BeamResult, fused: FloatArray) -> IntArray:

@@ -17,7 +17,17 @@ from service.engine import ServedRecommender
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.middleware import PROBES, BodyLimit, RequestContext
-from service.routes import events, explore, health, info, items, metrics, recommend, users
+from service.routes import (
+    events,
+    explore,
+    health,
+    info,
+    items,
+    metrics,
+    recommend,
+    recommend_batch,
+    users,
+)
 from service.schemas import Problem
 from service.serving import (
     ServedBundle,
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
 
 _ROUTERS = (
     recommend.router,
+    recommend_batch.router,
     explore.router,
     events.router,
     users.router,

@@ -128,6 +128,11 @@ async def on_service_error(_: Request, error: Exception) -> Response:
     """Answer an error that the service raised on purpose."""
     if not isinstance(error, ServiceError):
         raise error
+    return service_problem(error)
+
+
+def service_problem(error: ServiceError) -> Response:
+    """Return the answer for an error that the service raised on purpose."""
     kind = KINDS[type(error)]
     headers = {}
     if error.retry_after_seconds is not None:

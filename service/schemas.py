@@ -118,7 +118,40 @@ class RecommendRequest(RequestBody):
         "counts where its first category path puts it; `categories` counts all of its paths.",
     )
     explain: bool = Field(
-        default=False, strict=True, description="Add the log-probability of every level."
+        default=False, strict=True, description="Say of every item why it is there."
+    )
+
+
+class StepBody(BaseModel):
+    """One place on the way to an item."""
+
+    name: str
+    kind: Literal["category", "group", "item"]
+    probability: float = Field(description="Of the next item being there.")
+
+
+class InfluenceBody(BaseModel):
+    """What one item of the history does for a recommended one."""
+
+    item_id: str
+    log_prob_drop: float = Field(
+        description="How much the log-probability falls without this item; below 0 it speaks "
+        "against the recommended one."
+    )
+
+
+class ExplanationBody(BaseModel):
+    """Why an item is recommended."""
+
+    way: list[StepBody] = Field(
+        description="From broad to narrow; for popular items with shares of training events."
+    )
+    influences: list[InfluenceBody] = Field(
+        description="The newest items of the history, newest first; none where it has only one."
+    )
+    certified: bool | None = Field(
+        description="Whether the list is proven to be the exact best; null where nothing was "
+        "searched or the order is not the score's alone."
     )
 
 
@@ -135,6 +168,7 @@ class RecommendedItemBody(BaseModel):
     level_log_probs: tuple[float, ...] | None = Field(
         default=None, description="Per level, with `explain`; null for popular items."
     )
+    explanation: ExplanationBody | None = Field(default=None, description="With `explain`.")
 
 
 class Degraded(BaseModel):

@@ -89,7 +89,7 @@ async def answer_explore(serving: Serving, body: ExploreRequest) -> ExploreAnswe
         probability=here.probability if here else 0.0,
         items_here=here.live_items if here else 0,
         choices=[_choice_body(choice, catalog) for choice in found.choices],
-        items=[item_body(item, explain=False) for item in found.items],
+        items=[item_body(item) for item in found.items],
         degraded=Degraded(state_unavailable=True) if is_degraded else None,
         took_ms=round((time.perf_counter() - started) * 1_000, 3),
         unknown_history_items=found.unknown_history_items,

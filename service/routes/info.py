@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import explore_schemas, filters, schemas
+from service import batch_schemas, explore_schemas, filters, schemas
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
 from service.schemas import AttributeBody, InfoAnswer, LevelBody
@@ -50,6 +50,7 @@ def _limits(settings: Settings) -> dict[str, int]:
         "filter_max_values": filters.FILTER_VALUES_MAX,
         "path_max_names": schemas.PATH_MAX,
         "items_per_choice_max": explore_schemas.ITEMS_PER_CHOICE_MAX,
+        "batch_max_requests": batch_schemas.REQUESTS_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,

@@ -9,13 +9,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.errors import FilterError, UnknownCategoryError, UnknownPlaceError
+from model.explain import Explanation
 from model.recommender import Query, Recommendation, RecommendedItem
 from service.errors import InvalidFieldError, StateUnavailableError
 from service.explore_schemas import ExploreRequest
 from service.filters import conditions, filter_pointer
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
-from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
+from service.schemas import (
+    Degraded,
+    ExplanationBody,
+    InfluenceBody,
+    RecommendAnswer,
+    RecommendedItemBody,
+    RecommendRequest,
+    StepBody,
+)
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
@@ -57,7 +66,9 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         recommendation_id=uuid.uuid4().hex,
         bundle=serving.bundle.bundle_id,
         catalogue_version=serving.bundle.catalogue_version,
-        items=[item_body(item, explain=body.explain) for item in found.items],
+        items=[
+            item_body(item, explain=body.explain, certified=found.certified) for item in found.items
+        ],
         degraded=Degraded(state_unavailable=True) if is_degraded else None,
         took_ms=round((time.perf_counter() - started) * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
@@ -117,6 +128,7 @@ def query_of(
         filters=conditions(body.filters),
         path=tuple(body.path),
         choices=choices,
+        explain=isinstance(body, RecommendRequest) and body.explain,
     )
 
 
@@ -145,7 +157,9 @@ def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool)
         metrics.degraded["state_unavailable"].inc()
 
 
-def item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
+def item_body(
+    item: RecommendedItem, *, explain: bool = False, certified: bool | None = None
+) -> RecommendedItemBody:
     """Return an item of an answer."""
     return RecommendedItemBody(
         item_id=item.item_id,
@@ -156,4 +170,19 @@ def item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
         path=item.path,
         semantic_id=item.semantic_id,
         level_log_probs=item.level_log_probs if explain else None,
+        explanation=_explanation_body(item.explanation, certified) if item.explanation else None,
+    )
+
+
+def _explanation_body(explanation: Explanation, certified: bool | None) -> ExplanationBody:
+    return ExplanationBody(
+        way=[
+            StepBody(name=step.place.name, kind=step.place.kind, probability=step.probability)
+            for step in explanation.way
+        ],
+        influences=[
+            InfluenceBody(item_id=each.item_id, log_prob_drop=each.log_prob_drop)
+            for each in explanation.influences
+        ],
+        certified=certified,
     )

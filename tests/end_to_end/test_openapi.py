@@ -19,6 +19,7 @@ from tests.end_to_end.service_process import ServiceProcess
 
 WITH_INPUT = (
     ("POST", "/v1/recommend"),
+    ("POST", "/v1/recommend:batch"),
     ("POST", "/v1/explore"),
     ("GET", "/v1/taxonomy"),
     ("POST", "/v1/events"),

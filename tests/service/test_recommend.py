@@ -35,6 +35,7 @@ async def test_a_history_is_answered_with_items(client: Client) -> None:
         "path": ["Makeup", "Nails"],
         "semantic_id": [0, 1],
         "level_log_probs": None,
+        "explanation": None,
     }
     assert answer["items"][1]["source"] == "popular"
     assert answer["bundle"] == "table"
