@@ -35,8 +35,11 @@ from model.explain import (
 from model.explore import Choice, Explorer
 from model.history import known_leaves, truncate
 from model.legal_items import LegalItems
+from model.reranking import calibrated_order, drawn_order
 from model.types import CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
+CANDIDATES = 4
+"""Times k items are searched for where the order is not the score's alone."""
 SCORE_TOLERANCE = 2e-2
 """How far a score may lie from the same score computed on another machine.
 
@@ -68,6 +71,10 @@ class Query:
     """Tell the next choices below `path` too, each with so many of its best items."""
     explain: bool = False
     """Say of every item why it is there."""
+    diversity: float = 0.0
+    """0 .. 1: how far the list follows the categories of the history instead of the score."""
+    exploration: float = 0.0
+    """0 .. 1: temperature of drawing by log-probability; 0 draws nothing and takes the best."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -92,6 +99,8 @@ class RecommendedItem:
     """Of each choice from coarse to fine, [L + 1]; None for popular items."""
     explanation: Explanation | None = None
     """Where it was asked for."""
+    propensity: float | None = None
+    """Probability of this item at this rank, given those before it; where items were drawn."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,16 @@ class Recommendation:
     """The next ones below it, the most probable first."""
 
 
+@dataclass(frozen=True)
+class Order:
+    """Which of the items found are answered."""
+
+    places: IntArray
+    """Among the items found, first to last."""
+    propensities: FloatArray | None = None
+    """Of each; None where nothing was drawn."""
+
+
 class Recommender:
     """Answers queries from a bundle; one per thread, for it owns the availability counts."""
 
@@ -119,6 +138,7 @@ class Recommender:
         self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
         self._everything = self._legal_items.everything
         self._explorer = Explorer(bundle)
+        self._chance = np.random.default_rng()
         self._by_popularity = np.argsort(-bundle.popularity, kind="stable")
         smoothed = bundle.popularity + 1.0
         self._log_popularity = np.log(smoothed / smoothed.sum())
@@ -139,13 +159,18 @@ class Recommender:
             if len(leaves):
                 h = self.encode(leaves)
                 clock.lap("encode")
-                width = max(self.bundle.manifest.beam_width, query.k)
+                is_reordered = query.diversity > 0 or query.exploration > 0
+                wanted = query.k * CANDIDATES if is_reordered else query.k
+                width = max(self.bundle.manifest.beam_width, wanted)
                 found = self._search(h, width, availability)
                 seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
                 fused = self.fuse(h, found, seen)
                 clock.lap("decode")
-                certified = is_certified(found, fused, query.k, bonus=self._bonus(query, seen))
-            items = self._resolve(query.k, found, fused, availability)
+                if not is_reordered:
+                    bonus = self._bonus(query, seen)
+                    certified = is_certified(found, fused, query.k, bonus=bonus)
+            order = self._best(query, found, fused, leaves)
+            items = self._resolve(query.k, found, fused, order, availability)
             if query.explain:
                 items = self._explained(
                     items, h, truncate(leaves, self.bundle.manifest.history_length)
@@ -165,7 +190,10 @@ class Recommender:
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         with self._legal(query, leaves) as availability:
-            items = self._resolve(query.k, None, np.empty(0, dtype=np.float32), availability)
+            nothing = np.empty(0, dtype=np.float32)
+            items = self._resolve(
+                query.k, None, nothing, Order(np.empty(0, np.int64)), availability
+            )
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
 
@@ -223,6 +251,22 @@ class Recommender:
         with availability.without(np.concatenate([*excluded])):
             yield availability
 
+    def _best(
+        self, query: Query, found: BeamResult | None, fused: FloatArray, history: IntArray
+    ) -> Order:
+        """Which of the items found are answered, in the order that the query asks for."""
+        if found is None or not len(fused):
+            return Order(np.empty(0, np.int64))
+        if query.exploration > 0:
+            return Order(*drawn_order(found.totals(), query.k, query.exploration, self._chance))
+        by_score = _order(found, fused)
+        if query.diversity > 0:
+            codes = self.bundle.catalog.codes[:, 0]
+            groups, had = codes[found.leaves[by_score]], codes[history]
+            best = calibrated_order(fused[by_score], groups, had, query.k, query.diversity)
+            return Order(by_score[best])
+        return Order(by_score[: query.k])
+
     def _explained(
         self, items: Sequence[RecommendedItem], h: FloatArray | None, history: IntArray
     ) -> tuple[RecommendedItem, ...]:
@@ -256,22 +300,29 @@ class Recommender:
         return place, self._explorer.choices(found, h, ranked, availability, query.choices)
 
     def _resolve(
-        self, k: int, found: BeamResult | None, fused: FloatArray, availability: Availability
+        self,
+        k: int,
+        found: BeamResult | None,
+        fused: FloatArray,
+        order: Order,
+        availability: Availability,
     ) -> tuple[RecommendedItem, ...]:
-        """Generated items by served score, then popular ones below them on the same scale."""
+        """Generated items in their order, then popular ones below them on the same scale."""
         items: list[RecommendedItem] = []
         taken: IntArray = np.empty(0, dtype=np.int64)
         if found is not None:
-            best = _order(found, fused)[:k]
-            taken = found.leaves[best]
-            for place in best:
+            taken = found.leaves[order.places]
+            for place in order.places:
                 probs = tuple(float(p) for p in found.log_probs[place])
                 leaf, score = int(found.leaves[place]), float(fused[place])
                 items.append(self._item(leaf, len(items) + 1, score, "generated", probs))
+        if order.propensities is not None:
+            drawn = zip(items, order.propensities.tolist(), strict=True)
+            items = [replace(item, propensity=propensity) for item, propensity in drawn]
         popular = self._popular_leaves(k - len(items), availability, taken)
         if len(popular):
             own = self._log_popularity[popular]
-            lowest = items[-1].score if items else 0.0
+            lowest = min((item.score for item in items), default=0.0)
             scores = own + min(0.0, lowest - float(own[0]))
             for leaf, score in zip(popular, scores, strict=True):
                 items.append(self._item(int(leaf), len(items) + 1, float(score), "popular", None))

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
     StringConstraints,
     Tag,
     model_validator,
@@ -27,6 +28,8 @@ CATEGORIES_MAX = 50
 CATEGORY_DEPTH_MAX = 16
 PATH_MAX = 32
 EVENTS_MAX = 100
+ANCHORS_MAX = 10
+CONTEXT_MAX = 16
 ID_MAX = 256
 FIELDS_MAX = 32
 """More than any object has; beyond it unknown fields are not told one by one."""
@@ -41,6 +44,13 @@ Identifier = Annotated[
 CategoryName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ID_MAX)]
 CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
 PlacePath = Annotated[list[CategoryName], Field(max_length=PATH_MAX)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+ContextName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_CONTROLS)]
+ContextValue = (
+    Annotated[str, StringConstraints(max_length=ID_MAX, strict=True)]
+    | StrictBool
+    | Annotated[float, Field(allow_inf_nan=False, strict=True)]
+)
 EventType = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
 ]
@@ -120,6 +130,36 @@ class RecommendRequest(RequestBody):
     explain: bool = Field(
         default=False, strict=True, description="Say of every item why it is there."
     )
+    anchor: list[Identifier] = Field(
+        default=[],
+        max_length=ANCHORS_MAX,
+        description="Items that are being looked at: read as the newest of the history, never "
+        "returned.",
+    )
+    diversity: Share = Field(
+        default=0.0,
+        description="0 orders by score; 1 by the shares of coarse categories in the history "
+        "(calibrated); in between by both.",
+    )
+    exploration: Share = Field(
+        default=0.0,
+        description="Above 0 items are drawn by chance from the best ones found, with this "
+        "temperature, and each tells its `propensity`; not together with `diversity`.",
+    )
+    context: dict[ContextName, ContextValue] = Field(
+        default={},
+        max_length=CONTEXT_MAX,
+        description="Written to the log with the recommendation_id and the items; of no other "
+        "effect.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_order(self) -> "RecommendRequest":
+        if self.diversity > 0 and self.exploration > 0:
+            raise PydanticCustomError(
+                "two_orders", "diversity and exploration exclude one another: set one of them to 0"
+            )
+        return self
 
 
 class StepBody(BaseModel):
@@ -160,7 +200,10 @@ class RecommendedItemBody(BaseModel):
 
     item_id: str
     rank: int = Field(description="1 is best.")
-    score: float = Field(description="The bundle's ranking score; falls with the rank.")
+    score: float = Field(
+        description="The bundle's ranking score; falls with the rank, but for `diversity` and "
+        "`exploration`."
+    )
     source: str = Field(description="`generated` from the history, or `popular`.")
     title: str
     path: tuple[str, ...] = Field(description="Category names, coarse to fine.")
@@ -169,6 +212,10 @@ class RecommendedItemBody(BaseModel):
         default=None, description="Per level, with `explain`; null for popular items."
     )
     explanation: ExplanationBody | None = Field(default=None, description="With `explain`.")
+    propensity: float | None = Field(
+        default=None,
+        description="With `exploration`: the probability of this item here, given those before.",
+    )
 
 
 class Degraded(BaseModel):

@@ -51,6 +51,8 @@ def _limits(settings: Settings) -> dict[str, int]:
         "path_max_names": schemas.PATH_MAX,
         "items_per_choice_max": explore_schemas.ITEMS_PER_CHOICE_MAX,
         "batch_max_requests": batch_schemas.REQUESTS_MAX,
+        "anchors_max_items": schemas.ANCHORS_MAX,
+        "context_max_entries": schemas.CONTEXT_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,

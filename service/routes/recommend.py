@@ -1,8 +1,10 @@
 """POST /v1/recommend."""
 
+import logging
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -28,6 +30,8 @@ from service.schemas import (
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
+
+_LOGGER = logging.getLogger(__name__)
 
 router = APIRouter(tags=["recommend"])
 
@@ -62,8 +66,10 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     query = query_of(body, state)
     found = await compute(serving, query, started)
     count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    recommendation_id = uuid.uuid4().hex
+    _log(recommendation_id, body, found)
     return RecommendAnswer(
-        recommendation_id=uuid.uuid4().hex,
+        recommendation_id=recommendation_id,
         bundle=serving.bundle.bundle_id,
         catalogue_version=serving.bundle.catalogue_version,
         items=[
@@ -118,7 +124,7 @@ def query_of(
     """Return what a request asks the recommender, given what is known of its user."""
     stored = [entry.item_id for entry in state.history]
     is_inline = body.history is not None
-    return Query(
+    query = Query(
         history=body.history if body.history is not None else stored,
         k=body.k,
         exclude=body.exclude,
@@ -128,7 +134,19 @@ def query_of(
         filters=conditions(body.filters),
         path=tuple(body.path),
         choices=choices,
-        explain=isinstance(body, RecommendRequest) and body.explain,
+    )
+    return _reordered(query, body) if isinstance(body, RecommendRequest) else query
+
+
+def _reordered(query: Query, body: RecommendRequest) -> Query:
+    """Return the query with what a recommendation may ask for beyond what browsing may."""
+    return replace(
+        query,
+        history=[*query.history, *body.anchor],
+        exclude=[*query.exclude, *body.anchor],
+        explain=body.explain,
+        diversity=body.diversity,
+        exploration=body.exploration,
     )
 
 
@@ -141,6 +159,19 @@ def _unknown_category(
         "give a list of names from coarse to fine, as in an item's path",
         pointer=f"#/categories/{place}",
     )
+
+
+def _log(recommendation_id: str, body: RecommendRequest, found: Recommendation) -> None:
+    """Write down what cannot be told later: the caller's context, and by what chance items came."""
+    if not body.context and body.exploration == 0:
+        return
+    facts = {
+        "recommendation_id": recommendation_id,
+        "items": [item.item_id for item in found.items],
+        "propensities": [item.propensity for item in found.items],
+        "context": body.context,
+    }
+    _LOGGER.info("recommended", extra=facts)
 
 
 def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:
@@ -170,6 +201,7 @@ def item_body(
         path=item.path,
         semantic_id=item.semantic_id,
         level_log_probs=item.level_log_probs if explain else None,
+        propensity=item.propensity,
         explanation=_explanation_body(item.explanation, certified) if item.explanation else None,
     )
 

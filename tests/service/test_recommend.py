@@ -36,6 +36,7 @@ async def test_a_history_is_answered_with_items(client: Client) -> None:
         "semantic_id": [0, 1],
         "level_log_probs": None,
         "explanation": None,
+        "propensity": None,
     }
     assert answer["items"][1]["source"] == "popular"
     assert answer["bundle"] == "table"
