@@ -30,11 +30,11 @@ REDIS_BUCKETS_SECONDS = (
 
 STAGES = ("state", "encode", "decode", "resolve")
 SOURCES = ("generated", "popular", "empty")
-DEGRADED_REASONS = ("state_unavailable",)
+DEGRADED_REASONS = ("state_unavailable", "paging")
 REJECTION_REASONS = ("queue_full",)
 DEADLINE_STAGES = ("queue", "compute")
 ABANDONED_STAGES = ("queue", "compute")
-STATE_OPERATIONS = ("read", "append", "erase")
+STATE_OPERATIONS = ("read", "append", "erase", "keep_list", "read_list")
 STATE_OUTCOMES = ("ok", "miss", "timeout", "error", "open")
 EVENT_OUTCOMES = ("accepted", "duplicate", "dropped")
 CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}

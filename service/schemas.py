@@ -130,6 +130,11 @@ class RecommendRequest(RequestBody):
     explain: bool = Field(
         default=False, strict=True, description="Say of every item why it is there."
     )
+    after: Identifier | None = Field(
+        default=None,
+        description="The recommendation_id of the page before: neither its items nor those of the "
+        "pages before it are repeated. Known for 30 minutes.",
+    )
     anchor: list[Identifier] = Field(
         default=[],
         max_length=ANCHORS_MAX,
@@ -222,6 +227,10 @@ class Degraded(BaseModel):
     """What the answer had to do without."""
 
     state_unavailable: bool = Field(description="The user's stored state could not be read.")
+    paging: bool = Field(
+        default=False,
+        description="The pages before are not known any more; their items may be repeated.",
+    )
 
 
 class RecommendAnswer(BaseModel):

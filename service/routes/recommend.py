@@ -1,5 +1,6 @@
 """POST /v1/recommend."""
 
+import contextlib
 import logging
 import time
 import uuid
@@ -27,6 +28,7 @@ from service.schemas import (
     RecommendRequest,
     StepBody,
 )
+from service.served_lists import LIST_MAX_ITEMS
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
@@ -63,11 +65,19 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     """
     started = time.perf_counter()
     state, is_degraded = await read_state(serving, body.user_id)
+    earlier = await _earlier_pages(serving, body.after)
     query = query_of(body, state)
+    query = replace(query, exclude=[*query.exclude, *(earlier or ())])
     found = await compute(serving, query, started)
     count(serving.metrics, found, body.k, is_degraded=is_degraded)
     recommendation_id = uuid.uuid4().hex
     _log(recommendation_id, body, found)
+    if len(found.items) == body.k and not is_degraded:  # else there is no next page to ask for
+        served = [*(earlier or ()), *(item.item_id for item in found.items)]
+        await _keep(serving, recommendation_id, served)
+    is_unpaged = body.after is not None and earlier is None
+    if is_unpaged:
+        serving.metrics.degraded["paging"].inc()
     return RecommendAnswer(
         recommendation_id=recommendation_id,
         bundle=serving.bundle.bundle_id,
@@ -75,10 +85,32 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         items=[
             item_body(item, explain=body.explain, certified=found.certified) for item in found.items
         ],
-        degraded=Degraded(state_unavailable=True) if is_degraded else None,
+        degraded=Degraded(state_unavailable=is_degraded, paging=is_unpaged)
+        if is_degraded or is_unpaged
+        else None,
         took_ms=round((time.perf_counter() - started) * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
+
+
+async def _earlier_pages(serving: Serving, after: str | None) -> tuple[str, ...] | None:
+    """Return the items of the pages before, None when there are none or they are not known."""
+    if after is None:
+        return None
+    deadline_seconds = serving.settings.state_read_deadline_ms / 1_000
+    try:
+        return await serving.store.read_list(after, deadline_seconds=deadline_seconds)
+    except StateUnavailableError:
+        return None
+
+
+async def _keep(serving: Serving, recommendation_id: str, served: Sequence[str]) -> None:
+    """Keep what was served; without it the next page says `degraded.paging`."""
+    deadline_seconds = serving.settings.state_read_deadline_ms / 1_000
+    with contextlib.suppress(StateUnavailableError):
+        await serving.store.keep_list(
+            recommendation_id, served[-LIST_MAX_ITEMS:], deadline_seconds=deadline_seconds
+        )
 
 
 async def compute(serving: Serving, query: Query, started: float) -> Recommendation:

@@ -102,7 +102,7 @@ def calling(service: ServiceProcess) -> Iterator[Callers]:
 
 
 def is_degraded(answer: dict[str, Any]) -> bool:
-    return bool(answer["degraded"] == {"state_unavailable": True})
+    return bool(answer["degraded"] == {"state_unavailable": True, "paging": False})
 
 
 def wait_until_whole(client: httpx2.Client) -> None:
