@@ -54,7 +54,7 @@ async def explore(body: ExploreRequest, request: Request, serving: InServing) ->
 
 @router.get(
     "/v1/taxonomy",
-    openapi_extra=allows("publishable", "read"),
+    openapi_extra=allows("read"),
     response_model=TaxonomyAnswer,
     responses=problems(404, 422, 503),
 )
