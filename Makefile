@@ -42,6 +42,11 @@ demo: install ## Train on a synthetic shop, show a recommendation, serve on 127.
 serve: install ## Serve bundles/demo, or the folder in COFINE_BUNDLE.
 	exec $(BIN)/python -m service
 
+.PHONY: openapi
+openapi: install ## Write openapi.json, the committed document of the HTTP interface.
+	$(BIN)/python -m service.openapi > openapi.json.partial
+	mv openapi.json.partial openapi.json
+
 .PHONY: lint
 lint: install ## Formatting and lint.
 	$(BIN)/ruff format --check .

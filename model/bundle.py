@@ -19,6 +19,8 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from model.attributes import Attributes, read_attributes
+from model.browse import BrowseTree
 from model.catalog import Catalog, Groups
 from model.decoder import GRAPHS, Graphs, SearchTree
 from model.diffusion_decoder import DiffusionGraphs
@@ -26,11 +28,13 @@ from model.diffusion_search import CodeTable, Unmasking
 from model.errors import BundleError
 from model.manifest import FORMAT_VERSION, FileFacts, Manifest
 from model.strings import StringIndex, StringTable
+from model.taxonomy import Taxonomy, verify_partition
 from model.trie import Trie
 from model.types import AnyArray, IntArray
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
+TAXONOMY = "taxonomy.json"
 OUTSIDE = ("evaluation.json", "evaluation.md")
 """Files that may lie in a bundle's folder without being part of it."""
 JSON_MAX_BYTES = 16 * 2**20
@@ -71,6 +75,8 @@ class Bundle:
     path: Path
     manifest: Manifest
     catalog: Catalog
+    attributes: Attributes
+    browse: BrowseTree
     tree: SearchTree
     popularity: AnyArray
     """Training events per item, int64 [N]."""
@@ -119,6 +125,10 @@ class Bundle:
             arrays = {name: _load(path, name) for name in manifest.files if name.endswith(".npy")}
             _verify_types(arrays)
             catalog, tree = _catalog(arrays), _tree(arrays)
+            names = StringTable(arrays["node_names_blob.npy"], arrays["node_names_offsets.npy"])
+            taxonomies = _taxonomies(path, manifest)
+            facts = [(each.name, each.type) for each in manifest.attributes]
+            attributes = read_attributes(facts, arrays, manifest.items)
             popularity, golden = arrays["popularity.npy"], _golden(path)
         except KeyError as error:
             message = f"{path} has no {error.args[0]}: export it again"
@@ -127,10 +137,14 @@ class Bundle:
             message = f"{path} cannot be read: {error}"
             raise BundleError(message) from error
         _verify_shapes(manifest, catalog, tree, popularity)
+        _verify_names(names, tree)
         _verify_numbers(catalog)
+        browse = BrowseTree(
+            tree.trie, catalog.codes, taxonomies, names, catalog.titles, catalog.item_ids
+        )
         graphs = _graphs(path, manifest, arrays, threads)
         graphs.verify_inputs(levels=len(manifest.levels), width=manifest.width)
-        return cls(path, manifest, catalog, tree, popularity, graphs, golden)
+        return cls(path, manifest, catalog, attributes, browse, tree, popularity, graphs, golden)
 
 
 def catalog_arrays(catalog: Catalog) -> dict[str, AnyArray]:
@@ -201,7 +215,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(message) from error
     version = found.get("format_version") if isinstance(found, dict) else None
     if version != FORMAT_VERSION:
-        message = f"{path} has format_version {version!r}, this release reads {FORMAT_VERSION}"
+        message = (
+            f"{path} has format_version {version!r}, this release reads {FORMAT_VERSION}: "
+            "export the bundle again with `cofine run` or `cofine export`"
+        )
         raise BundleError(message)
     try:
         manifest = Manifest.model_validate(found)
@@ -326,6 +343,29 @@ def _golden(folder: Path) -> tuple[GoldenCase, ...]:
         message = f"{GOLDEN} does not hold golden cases: one has not as many scores as items"
         raise BundleError(message)
     return cases
+
+
+def _taxonomies(folder: Path, manifest: Manifest) -> tuple[Taxonomy, ...]:
+    """The trees of the category levels; none where the tokenizer made no such level."""
+    if TAXONOMY not in manifest.files:
+        return ()
+    try:
+        found = json.loads(_read_json(folder / TAXONOMY))
+        taxonomies = tuple(Taxonomy.from_json(level) for level in found["levels"])
+        for taxonomy, level in zip(taxonomies, manifest.levels, strict=False):
+            verify_partition(taxonomy, level.codes)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        message = f"{TAXONOMY} does not hold the category tree of this bundle: {error!r}"
+        raise BundleError(message) from error
+    return taxonomies[: len(manifest.levels)]
+
+
+def _verify_names(names: StringTable, tree: SearchTree) -> None:
+    bounds = names.offsets
+    lies_well = bounds.shape == (tree.trie.item_start + 1,) and bool(np.all(np.diff(bounds) >= 0))
+    if not lies_well or bounds[[0, -1]].tolist() != [0, names.blob.size]:
+        message = "node_names is not one name for each inner node: parts of two bundles"
+        raise BundleError(message)
 
 
 def _catalog(arrays: Mapping[str, AnyArray]) -> Catalog:

@@ -10,6 +10,8 @@ ModelError
     BundleError               the bundle is missing, damaged, incomplete or of another format
     UnknownItemError          an item id that the catalogue does not hold
     UnknownCategoryError      a category path that no item of the catalogue has
+    UnknownPlaceError         a path of the browsed tree that leads nowhere
+    FilterError               a filter on an attribute that is not there, or of another type
 
 Catch `ModelError` to turn any of them into one line for a person. Messages name the file or the
 field, the value and the remedy; nothing here knows about HTTP.
@@ -67,3 +69,31 @@ class UnknownCategoryError(ModelError):
             "give a list of names from coarse to fine, as in an item's path"
         )
         self.path = tuple(path)
+
+
+class FilterError(ModelError):
+    """A filter names an attribute that the bundle does not have, or does not suit its type."""
+
+    def __init__(self, attribute: str, reason: str) -> None:
+        super().__init__(f"attribute {attribute!r} {reason}")
+        self.attribute = attribute
+
+
+class UnknownPlaceError(ModelError):
+    """A path of the browsed tree leads nowhere; `depth` is the place of its first unknown name."""
+
+    def __init__(self, path: Sequence[str], depth: int) -> None:
+        above = " > ".join(path[:depth]) or "the root"
+        super().__init__(f"there is no {path[depth]!r} below {above}; take a name from its choices")
+        self.path = tuple(path)
+        self.depth = depth
+
+
+class NoLevelsError(ModelError):
+    """Probabilities by level were asked of a decoder that writes codes in no fixed order."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this bundle's decoder fills in codes in any order and has no probability per level: "
+            "ask without explanations and choices, or serve an autoregressive bundle"
+        )

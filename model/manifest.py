@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised by every change that an older service could not read."""
 BEAM_WIDTH_MAX = 10_000
 """Beams are memory and time of every request."""
@@ -29,6 +29,14 @@ class FileFacts(BaseModel):
     model_config = _FROZEN
     size_bytes: int = Field(ge=0)
     sha256: str
+
+
+class AttributeFacts(BaseModel):
+    """One attribute that items can be filtered by; number i lies in `attributes/<i>_*.npy`."""
+
+    model_config = _FROZEN
+    name: str
+    type: Literal["str", "int", "float", "bool"]
 
 
 class ScoreFacts(BaseModel):
@@ -74,6 +82,7 @@ class Manifest(BaseModel):
     history_length: int = Field(ge=1)
     beam_width: int = Field(ge=1, le=BEAM_WIDTH_MAX)
     score: ScoreFacts
+    attributes: tuple[AttributeFacts, ...] = ()
     diffusion: DiffusionFacts | None = None
     """Of a bundle whose decoder is a masked-diffusion one; others leave it out."""
     facts: dict[str, object]

@@ -15,27 +15,33 @@ Shapes: N items, D width, L levels, R results, T history length.
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from model.attributes import Filters
 from model.availability import Availability
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.certificate import Headroom, is_certified
 from model.decoder import GraphStepDecoder
-from model.errors import BundleError, ConfigError
+from model.errors import BundleError, ConfigError, NoLevelsError
+from model.explain import (
+    Explanation,
+    Influence,
+    explain_influences,
+    explain_ways,
+    popular_ways,
+)
+from model.explore import Choice, Explorer
 from model.history import known_leaves, truncate
+from model.legal_items import LegalItems
+from model.reranking import calibrated_order, drawn_order
 from model.timed_search import TimedSearch
 from model.types import AnyArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
-
-FILTERS_MAX_BYTES = 128 * 2**20
-"""What a worker keeps of the counts under category filters, four bytes per trie node and filter;
-the filter used last is kept in any case."""
 
 WIDEST_AUTO = 1_000
 """Where widening ends: the search needs memory in proportion to its width."""
@@ -43,6 +49,9 @@ WIDEST_AUTO = 1_000
 PROVEN_ITEMS_MAX = 20_000
 """Larger catalogues are certified for `auto` only: it reads all their item vectors, about half a
 millisecond for so many of width 128."""
+
+CANDIDATES = 4
+"""Times k items are searched for where the order is not the score's alone."""
 
 SCORE_TOLERANCE = 2e-2
 """How far a score may lie from the same score computed on another machine.
@@ -72,6 +81,23 @@ class Query:
     double it until the answer is certified, there is no time left or `WIDEST_AUTO` is reached."""
     deadline: float = field(default=math.inf, compare=False)
     """When the answer has to be there, a reading of `time.perf_counter`."""
+    filters: Filters = field(default_factory=dict)
+    """Conditions on attributes by name; an item must pass all of them."""
+    path: Sequence[str] = ()
+    """A place of the browsed tree: only its items; () is everything."""
+    choices: int | None = None
+    """Tell the next choices below `path` too, each with so many of its best items."""
+    explain: bool = False
+    """Say of every item why it is there."""
+    diversity: float = 0.0
+    """0 .. 1: how far the list follows the categories of the history instead of the score."""
+    exploration: float = 0.0
+    """0 .. 1: temperature of drawing by log-probability; 0 draws nothing and takes the best."""
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether the order is not the score's alone; such an answer is never certified."""
+        return self.diversity > 0 or self.exploration > 0
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -99,6 +125,10 @@ class RecommendedItem:
     level_log_probs: tuple[float, ...] | None
     """Of each generated choice from coarse to fine, [L + 1]; None for popular items, and for all
     items where the choices have no fixed order."""
+    explanation: Explanation | None = None
+    """Where it was asked for."""
+    propensity: float | None = None
+    """Probability of this item at this rank, given those before it; where items were drawn."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +139,16 @@ class Recommendation:
     unknown_history_items: int
     certified: bool | None
     """Whether the generated list is proven to be the exact one; None where nothing was searched,
-    where there was no time for all levels, and where the search proves nothing."""
+    where there was no time for all levels, where the order is not the score's alone, and where the
+    search proves nothing."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds in `encode`, `decode` and `resolve`."""
     levels: int | None = None
     """Choices from coarse to fine that there was time for; None for all of them."""
+    place: Choice | None = None
+    """The place that `path` names, as its choices are; None where no choices were asked for."""
+    choices: tuple[Choice, ...] = ()
+    """The next ones below it, the most probable first."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +160,13 @@ class _Found:
     """Served score of each item [R]."""
     certified: bool | None
     levels: int | None
+
+    def by_score(self) -> IntArray:
+        """Places of the items [R], best first.
+
+        Equal scores are put in leaf order, so that the answer never depends on chance.
+        """
+        return np.lexsort((self.beams.leaves, -self.fused))
 
 
 @dataclass(frozen=True)
@@ -139,16 +181,26 @@ class _Asked:
     headroom: Headroom
 
 
+@dataclass(frozen=True)
+class _Order:
+    """Which of the items found are answered."""
+
+    places: IntArray
+    """Among the items found, first to last."""
+    propensities: FloatArray | None = None
+    """Of each; None where nothing was drawn."""
+
+
 class Recommender:
     """Answers queries from a bundle; one per thread, for it owns the availability counts."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._trie = bundle.tree.trie
-        self._everything = Availability(self._trie, np.ones(len(bundle.catalog), dtype=bool))
-        self._filtered: OrderedDict[tuple[int, ...], Availability] = OrderedDict()
-        filter_bytes = self._everything.counts.nbytes
-        self._filters_kept = max(1, FILTERS_MAX_BYTES // filter_bytes)
+        self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
+        self._everything = self._legal_items.everything
+        self._explorer = Explorer(bundle)
+        self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, bundle.tree, bundle.popularity)
 
     def recommend(self, query: Query) -> Recommendation:
@@ -158,11 +210,16 @@ class Recommender:
 
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
+            FilterError: a filter's attribute is not there, or of another type.
+            UnknownPlaceError: the path leads nowhere.
+            NoLevelsError: explanations or choices of a decoder that has no levels in order.
         """
+        if (query.explain or query.choices is not None) and not self.bundle.graphs.can_step:
+            raise NoLevelsError
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         unknown = len(query.history) - len(leaves)
-        found = None
+        h = found = None
         seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
         with self._legal(query, seen) as availability:
             if len(leaves):
@@ -170,23 +227,29 @@ class Recommender:
                 clock.lap("encode")
                 found = self._find(query, h, seen, availability)
                 clock.lap("decode")
-            items = self._resolve(query.k, found, availability)
+            items = self._resolve(query, found, leaves, availability)
+            if query.explain:
+                newest = truncate(leaves, self.bundle.manifest.history_length)
+                items = self._explained(items, h, newest)
+            place, choices = self._choices(query, h, found, availability)
         clock.lap("resolve")
         certified = None if found is None else found.certified
         levels = None if found is None else found.levels
-        return Recommendation(items, unknown, certified, clock.seconds, levels)
+        return Recommendation(items, unknown, certified, clock.seconds, levels, place, choices)
 
     def popular(self, query: Query) -> Recommendation:
         """The most popular legal items, whatever the history says.
 
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
+            FilterError: a filter's attribute is not there, or of another type.
+            UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
         with self._legal(query, seen) as availability:
-            items = self._resolve(query.k, None, availability)
+            items = self._resolve(query, None, leaves, availability)
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
 
@@ -225,9 +288,10 @@ class Recommender:
         self, query: Query, h: FloatArray, seen: IntArray, availability: Availability
     ) -> _Found:
         """Search as wide as the query wants, and as deep as it has time for."""
+        wanted = query.k * CANDIDATES if query.is_reordered else query.k
         asked = _Asked(query, h, seen, availability.counts, self._headroom(query, h, availability))
         given = query.beam if isinstance(query.beam, int) else self.bundle.manifest.beam_width
-        width = max(given, query.k)
+        width = max(given, wanted)
         widest = min(WIDEST_AUTO, self._trie.item_count) if query.beam == "auto" else width
         found = self._found(asked, width)
         while found.certified is False and width < widest:
@@ -242,7 +306,7 @@ class Recommender:
         """Search once."""
         timed = self._timed.search(asked.h, asked.counts, width, asked.query.deadline)
         fused = self.fuse(asked.h, timed.beams, asked.seen)
-        if timed.levels is not None:
+        if timed.levels is not None or asked.query.is_reordered:
             return _Found(timed.beams, fused, None, timed.levels)
         headroom = asked.headroom.beyond(timed.beams.leaves)
         certified = is_certified(timed.beams, fused, asked.query.k, headroom=headroom)
@@ -269,49 +333,92 @@ class Recommender:
         excluded = [known_leaves(query.exclude, catalog)]
         if query.exclude_seen:
             excluded.append(seen)
-        availability = self._under(query.categories)
+        leaves = None
+        if query.path:
+            place = self.bundle.browse.find(query.path)
+            leaves = (place.first_leaf, place.end_leaf)
+        availability = self._legal_items.passing(query.categories, query.filters, leaves)
         with availability.without(np.concatenate([*excluded])):
             yield availability
 
-    def _under(self, paths: Sequence[Sequence[str]]) -> Availability:
-        """Counts of the items below any of `paths`; the last used filters are kept."""
-        if not paths:
-            return self._everything
-        key = tuple(sorted({self.bundle.catalog.category(path) for path in paths}))
-        if key not in self._filtered:
-            legal = np.zeros(len(self.bundle.catalog), dtype=bool)
-            for number in key:
-                legal[self.bundle.catalog.category_items[number]] = True
-            self._filtered[key] = Availability(self._trie, legal)
-            if len(self._filtered) > self._filters_kept:
-                self._filtered.popitem(last=False)
-        self._filtered.move_to_end(key)
-        return self._filtered[key]
+    def _order(self, query: Query, found: _Found, history: IntArray) -> _Order:
+        """Which of the items found are answered, in the order that the query asks for."""
+        if query.exploration > 0:
+            log_probs = found.beams.totals()
+            return _Order(*drawn_order(log_probs, query.k, query.exploration, self._chance))
+        by_score = found.by_score()
+        if query.diversity > 0 and len(by_score):
+            codes = self.bundle.catalog.codes[:, 0]
+            groups, had = codes[found.beams.leaves[by_score]], codes[history]
+            best = calibrated_order(found.fused[by_score], groups, had, query.k, query.diversity)
+            return _Order(by_score[best])
+        return _Order(by_score[: query.k])
+
+    def _explained(
+        self, items: Sequence[RecommendedItem], h: FloatArray | None, history: IntArray
+    ) -> tuple[RecommendedItem, ...]:
+        """The items with the reasons for each; `history` is what the encoder has read."""
+        browse, catalog = self.bundle.browse, self.bundle.catalog
+        leaves = known_leaves([item.item_id for item in items], catalog)
+        if h is None or not len(leaves):
+            ways = popular_ways(browse, self._explorer, leaves.tolist())
+            return tuple(
+                replace(item, explanation=Explanation(way, ()))
+                for item, way in zip(items, ways, strict=True)
+            )
+        decoder = GraphStepDecoder(self.bundle.graphs, self.bundle.tree)
+        ways = explain_ways(browse, decoder, h, leaves)
+        left_out, drops = explain_influences(decoder, self._trie, self.encode, history, leaves)
+        names = [catalog.item_id(int(leaf)) for leaf in left_out]
+        return tuple(
+            replace(item, explanation=Explanation(way, _influences(names, drops[:, row])))
+            for row, (item, way) in enumerate(zip(items, ways, strict=True))
+        )
+
+    def _choices(
+        self, query: Query, h: FloatArray | None, found: _Found | None, availability: Availability
+    ) -> tuple[Choice | None, tuple[Choice, ...]]:
+        """The place of the query's path and the choices below it, where they were asked for."""
+        if query.choices is None:
+            return None, ()
+        here = self.bundle.browse.find(query.path)
+        (probability,) = self._explorer.probabilities([here], h)
+        place = Choice(here, probability, int(availability.counts[0]), ())
+        ranked = np.empty(0, np.int64) if found is None else found.beams.leaves[found.by_score()]
+        return place, self._explorer.choices(here, h, ranked, availability, query.choices)
 
     def _resolve(
-        self, k: int, found: _Found | None, availability: Availability
+        self, query: Query, found: _Found | None, history: IntArray, availability: Availability
     ) -> tuple[RecommendedItem, ...]:
-        """Generated items by served score, then popular ones below them on the same scale."""
+        """Generated items in their order, then popular ones below them on the same scale."""
         items: list[RecommendedItem] = []
         taken: IntArray = np.empty(0, dtype=np.int64)
         if found is not None:
-            # Equal scores are put in leaf order, so that the answer never depends on chance.
-            beams, source = found.beams, "generated" if found.levels is None else "partial"
-            best = np.lexsort((beams.leaves, -found.fused))[:k]
-            taken = beams.leaves[best]
-            for place in best:
-                probs = beams.by_level(int(place))
-                probs = None if probs is None else probs[: found.levels]
-                leaf, score = int(beams.leaves[place]), float(found.fused[place])
-                items.append(self._item(leaf, len(items) + 1, score, source, probs))
-        popular = self._popular_leaves(k - len(items), availability, taken)
+            order = self._order(query, found, history)
+            taken = found.beams.leaves[order.places]
+            items = self._generated(found, order)
+        popular = self._popular_leaves(query.k - len(items), availability, taken)
         if len(popular):
             own = self.bundle.log_popularity(popular)
-            lowest = items[-1].score if items else 0.0
+            lowest = min((item.score for item in items), default=0.0)
             scores = own + min(0.0, lowest - float(own[0]))
             for leaf, score in zip(popular, scores, strict=True):
                 items.append(self._item(int(leaf), len(items) + 1, float(score), "popular", None))
         return tuple(items)
+
+    def _generated(self, found: _Found, order: _Order) -> list[RecommendedItem]:
+        """The items found in this order."""
+        beams, source = found.beams, "generated" if found.levels is None else "partial"
+        items = []
+        for rank, place in enumerate(order.places, start=1):
+            probs = beams.by_level(int(place))
+            probs = None if probs is None else probs[: found.levels]
+            leaf, score = int(beams.leaves[place]), float(found.fused[place])
+            items.append(self._item(leaf, rank, score, source, probs))
+        if order.propensities is None:
+            return items
+        drawn = zip(items, order.propensities.tolist(), strict=True)
+        return [replace(item, propensity=propensity) for item, propensity in drawn]
 
     def _item(
         self, leaf: int, rank: int, score: float, source: str, probs: tuple[float, ...] | None
@@ -353,6 +460,10 @@ class StageClock:
         now = time.perf_counter()
         self.seconds[stage] = now - self._last
         self._last = now
+
+
+def _influences(names: Sequence[ItemId], drops: FloatArray) -> tuple[Influence, ...]:
+    return tuple(Influence(name, float(drop)) for name, drop in zip(names, drops, strict=True))
 
 
 def verify_golden(recommender: Recommender) -> None:

@@ -103,9 +103,50 @@ class Taxonomy:
         )
         return cls(nodes, tuple(tuple(path) for path in value["code_paths"]))
 
+    def below(self, node: TaxonomyNode) -> tuple[TaxonomyNode, ...]:
+        """Return the categories right below one, in order."""
+        return tuple(self._below.get(node.path, ()))
+
+    @cached_property
+    def _below(self) -> dict[CategoryPath, list[TaxonomyNode]]:
+        below: dict[CategoryPath, list[TaxonomyNode]] = {}
+        for node in self.nodes:
+            if node.path:
+                below.setdefault(node.path[:-1], []).append(node)
+        return below
+
     @cached_property
     def _node_of(self) -> dict[CategoryPath, TaxonomyNode]:
         return {node.path: node for node in self.nodes}
+
+
+def verify_partition(taxonomy: Taxonomy, codes: int) -> None:
+    """Check that a category holds its own code, if any, and then its categories' codes in order.
+
+    Raises:
+        ValueError: it does not, or the codes are not 0 .. codes - 1.
+    """
+    root = taxonomy.nodes[0] if taxonomy.nodes else None
+    if root is None or root.path or (root.first_code, root.end_code) != (0, codes):
+        message = f"the root is not the codes 0 .. {codes - 1}"
+        raise ValueError(message)
+    if len(taxonomy.code_paths) != codes:
+        message = f"{len(taxonomy.code_paths)} codes have a path and the level has {codes}"
+        raise ValueError(message)
+    for node in taxonomy.nodes:
+        below = [each for each in taxonomy.below(node) if not each.is_merged]
+        if node.is_merged:
+            continue
+        own = taxonomy.code_paths[node.first_code] == node.path
+        expected = node.first_code + own
+        for each in below:
+            if each.first_code != expected or each.end_code <= each.first_code:
+                message = f"the codes of {each.path!r} do not follow the ones before"
+                raise ValueError(message)
+            expected = each.end_code
+        if expected != node.end_code:
+            message = f"the codes of {node.path!r} end elsewhere than the ones below"
+            raise ValueError(message)
 
 
 def build_taxonomy(paths: Iterable[CategoryPath], max_codes: int) -> Taxonomy:

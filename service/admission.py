@@ -9,6 +9,7 @@ answer, but the log only counts it, once a second.
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,21 +28,23 @@ _LOGGER = logging.getLogger(__name__)
 class Admission:
     """Lets a request for a computation in when it can be answered within its time."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, route: str, deadline_seconds: float) -> None:
-        """Wrap `app`; a POST to `route` is such a request and has `deadline_seconds`."""
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: Sequence[str], deadline_seconds: float
+    ) -> None:
+        """Wrap `app`; a POST to one of `routes` is such a request and has `deadline_seconds`."""
         self._app = app
         self._metrics = metrics
-        self._route = route
         self._deadline_seconds = deadline_seconds
         self._answers: dict[Refusal, PreparedRefusal] = {}
-        self._seconds = metrics.http_request_duration.labels(route, "POST", str(_STATUS))
+        durations = metrics.http_request_duration
+        self._seconds = {route: durations.labels(route, "POST", str(_STATUS)) for route in routes}
         self._inside = 0
         self._unlogged = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run or refuse one request."""
         is_computed = (
-            scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == self._route
+            scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._seconds
         )
         if not is_computed:
             await self._app(scope, receive, send)
@@ -56,7 +59,7 @@ class Admission:
             self._answers[refusal] = PreparedRefusal(engine.refused(refusal))
         await self._answers[refusal].send(request_id_of(Headers(scope=scope)), send)
         self._metrics.admission_rejected[refusal].inc()
-        self._seconds.observe(time.perf_counter() - started)
+        self._seconds[scope["path"]].observe(time.perf_counter() - started)
         self._log_soon()
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +85,7 @@ class Admission:
             asyncio.get_running_loop().call_later(LOG_SECONDS, self._log)
 
     def _log(self) -> None:
-        facts = {"route": self._route, "status": _STATUS, "refused": self._unlogged}
+        facts = {"status": _STATUS, "refused": self._unlogged}
         self._unlogged = 0
         _LOGGER.warning("requests_refused", extra=facts)
 

@@ -22,7 +22,18 @@ from service.errors import ServiceError
 from service.keys_file import KeysFile
 from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
-from service.routes import bundles, events, health, info, items, metrics, recommend, users
+from service.routes import (
+    bundles,
+    events,
+    explore,
+    health,
+    info,
+    items,
+    metrics,
+    recommend,
+    recommend_batch,
+    users,
+)
 from service.routes.answers import problems as problem_answers
 from service.schemas import Problem
 from service.scopes import SECURITY_SCHEMES, USER_TOKEN_HEADER
@@ -40,6 +51,8 @@ if TYPE_CHECKING:
 
 _ROUTERS = (
     recommend.router,
+    recommend_batch.router,
+    explore.router,
     events.router,
     users.router,
     items.router,
@@ -117,7 +130,7 @@ def create_app(
     app.add_middleware(
         Admission,
         metrics=measured,
-        route=recommend.PATH,
+        routes=(recommend.PATH, recommend_batch.PATH, explore.PATH),
         deadline_seconds=chosen.deadline_ms / 1_000,
     )
     measured.expect_routes(

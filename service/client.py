@@ -17,16 +17,26 @@ its Retry-After. Imports nothing else of the service; needs the extra `client`.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NotRequired, Self, TypedDict, Unpack, cast
+from typing import Any, Literal, NotRequired, Self, TypeAlias, TypedDict, Unpack, cast
 from urllib.parse import quote
 
 import httpx2
 
 _RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_SECONDS = 0.1
+
+
+Scalar: TypeAlias = str | int | float | bool
+
+
+class Range(TypedDict, total=False):
+    """Between two numbers, both included; at least one of them."""
+
+    min: float | None
+    max: float | None
 
 
 class RecommendOptions(TypedDict, total=False):
@@ -38,7 +48,39 @@ class RecommendOptions(TypedDict, total=False):
     exclude: Sequence[str]
     exclude_seen: bool
     categories: Sequence[Sequence[str]]
+    filters: Mapping[str, Scalar | Sequence[Scalar] | Range]
+    path: Sequence[str]
     explain: bool
+    after: str | None
+    anchor: Sequence[str]
+    diversity: float
+    exploration: float
+    context: Mapping[str, Scalar]
+    beam: int | Literal["auto"] | None
+    deadline_ms: int | None
+
+
+class Step(TypedDict):
+    """One place on the way to an item."""
+
+    name: str
+    kind: Literal["category", "group", "item"]
+    probability: float
+
+
+class Influence(TypedDict):
+    """What one item of the history does for a recommended one."""
+
+    item_id: str
+    log_prob_drop: float
+
+
+class Explanation(TypedDict):
+    """Why an item is recommended."""
+
+    way: list[Step]
+    influences: list[Influence]
+    certified: bool | None
 
 
 class RecommendedItem(TypedDict):
@@ -52,12 +94,16 @@ class RecommendedItem(TypedDict):
     path: list[str]
     semantic_id: list[int]
     level_log_probs: list[float] | None
+    explanation: Explanation | None
+    propensity: float | None
 
 
 class Degraded(TypedDict):
     """What an answer had to do without."""
 
     state_unavailable: bool
+    levels: int | None
+    paging: bool
 
 
 class Recommendation(TypedDict):
@@ -65,9 +111,11 @@ class Recommendation(TypedDict):
 
     recommendation_id: str
     bundle: str
+    variant: Literal["active", "canary"]
     catalogue_version: int
     items: list[RecommendedItem]
     degraded: Degraded | None
+    certified: bool | None
     took_ms: float
     unknown_history_items: int
 
@@ -115,6 +163,8 @@ class User(TypedDict):
     history_items: int
     seen_items: int
     disliked: list[str]
+    seen: list[str]
+    event_ids: list[str]
     events: int
     history_version: int
 

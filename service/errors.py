@@ -2,6 +2,7 @@
 
 ServiceError
     ItemNotFoundError           the catalogue in service does not hold the item
+    PlaceNotFoundError          no place of the browsed tree has the path
     InvalidFieldError           a well-formed request names something that does not exist
     BundleNotFoundError         no bundle of this name can be put in service
     BundleRefusedError          the bundle cannot be used
@@ -52,6 +53,10 @@ class ServiceError(Exception):
 
 class ItemNotFoundError(ServiceError):
     """The catalogue in service does not hold the item."""
+
+
+class PlaceNotFoundError(ServiceError):
+    """No place of the browsed tree has the path."""
 
 
 class InvalidFieldError(ServiceError):

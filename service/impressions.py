@@ -1,6 +1,7 @@
 """What was shown: gives every answer its id, counts its items and writes them to the event log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from model.recommender import RecommendedItem
 from service.event_log import EventLog
@@ -23,6 +24,7 @@ class Impressions:
         *,
         bundle: str,
         variant: str,
+        context: Mapping[str, Any],
     ) -> str:
         """Return the recommendation id of an answer with these items; waits for nothing.
 
@@ -31,6 +33,7 @@ class Impressions:
             items: best first.
             bundle: that made it.
             variant: the role of the bundle that answered.
+            context: what the caller wants logged with it.
         """
         recommendation_id = self._ids.issue(items, bundle=bundle, variant=variant)
         for item in items:
@@ -42,15 +45,18 @@ class Impressions:
                     "user_id": user_id,
                     "bundle": bundle,
                     "variant": variant,
-                    "items": [
-                        {
-                            "item_id": item.item_id,
-                            "rank": item.rank,
-                            "source": item.source,
-                            "score": item.score,
-                        }
-                        for item in items
-                    ],
+                    **({"context": context} if context else {}),
+                    "items": [_shown(item) for item in items],
                 }
             )
         return recommendation_id
+
+
+def _shown(item: RecommendedItem) -> dict[str, Any]:
+    shown = {
+        "item_id": item.item_id,
+        "rank": item.rank,
+        "source": item.source,
+        "score": item.score,
+    }
+    return shown if item.propensity is None else {**shown, "propensity": item.propensity}

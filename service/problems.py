@@ -27,6 +27,7 @@ from service.errors import (
     InvalidFieldError,
     ItemNotFoundError,
     NotReadyError,
+    PlaceNotFoundError,
     QueueFullError,
     RateLimitedError,
     RolloutConflictError,
@@ -62,6 +63,7 @@ INTERNAL = Kind(500, "internal_error", "The service failed")
 
 KINDS: Mapping[type[ServiceError], Kind] = {
     ItemNotFoundError: Kind(404, "item_not_found", "The catalogue does not hold the item"),
+    PlaceNotFoundError: Kind(404, "place_not_found", "The catalogue has no such place"),
     InvalidFieldError: INVALID,
     BundleNotFoundError: Kind(404, "bundle_not_found", "There is no such bundle"),
     BundleRefusedError: Kind(422, "bundle_refused", "The bundle cannot be used"),
@@ -157,6 +159,11 @@ async def on_service_error(_: Request, error: Exception) -> Response:
     """Answer an error that the service raised on purpose."""
     if not isinstance(error, ServiceError):
         raise error
+    return service_problem(error)
+
+
+def service_problem(error: ServiceError) -> Response:
+    """Return the answer for an error that the service raised on purpose."""
     kind = KINDS[type(error)]
     headers = {}
     if error.retry_after_seconds is not None:

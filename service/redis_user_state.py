@@ -10,12 +10,17 @@ base64url, so that no user can break the tag:
     cofine:{u:<id>}:event_ids:1  sorted set, event id by arrival in ms
     cofine:{u:<id>}:meta:1       hash: version, events
 
+Of a served list, which no user is named in:
+
+    cofine:{l:<id>}:list:1       string, JSON list of item ids
+
 Members sort by score and then by bytes, so the version in front keeps arrival order at equal event
 times. Up to 128 entries of up to 64 bytes Redis packs a sorted set into one block. The number at
 the end of a key is the schema's: another schema gets another number and never misreads this one.
 """
 
 import base64
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +29,7 @@ from typing import Any
 from service.errors import StateUnavailableError
 from service.metrics import Metrics
 from service.redis_connection import ConnectionLimits, RedisConnection, Script
+from service.served_lists import LIST_TTL_MS
 from service.user_state import (
     Event,
     HistoryEntry,
@@ -88,6 +94,9 @@ return outcomes
 _EVENT_IDS = Script("return redis.call('ZRANGE', KEYS[3], 0, -1)")
 
 _ERASE = Script("return redis.call('DEL', unpack(KEYS))")
+_KEEP_LIST = Script("return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])")
+_READ_LIST = Script("return redis.call('GET', KEYS[1])")
+_SCRIPTS = (_READ, _APPEND, _EVENT_IDS, _ERASE, _KEEP_LIST, _READ_LIST)
 
 
 class RedisUserState:
@@ -107,10 +116,7 @@ class RedisUserState:
         self._clock_ms = clock_ms
         self._metrics = metrics
         self._connection = RedisConnection(
-            url,
-            connection_limits or ConnectionLimits(),
-            metrics,
-            (_READ, _APPEND, _EVENT_IDS, _ERASE),
+            url, connection_limits or ConnectionLimits(), metrics, _SCRIPTS
         )
 
     @property
@@ -139,7 +145,7 @@ class RedisUserState:
                 no release of this schema has written.
         """
         started = time.perf_counter()
-        reply = await self._run("read", _READ, user_id, (), deadline_seconds)
+        reply = await self._run("read", _READ, user_keys(user_id), (), deadline_seconds)
         try:
             state = _state(reply)
         except (ValueError, OverflowError):
@@ -170,7 +176,7 @@ class RedisUserState:
         for event in events:
             arguments += (event.event_id, event.timestamp_ms, event.type, event.item_id)
         started = time.perf_counter()
-        reply = await self._run("append", _APPEND, user_id, arguments, deadline_seconds)
+        reply = await self._run("append", _APPEND, user_keys(user_id), arguments, deadline_seconds)
         self._observe("append", "ok", started)
         return tuple("accepted" if accepted else "duplicate" for accepted in reply)
 
@@ -182,7 +188,7 @@ class RedisUserState:
                 no release of this schema has written.
         """
         started = time.perf_counter()
-        reply = await self._run("read", _EVENT_IDS, user_id, (), deadline_seconds)
+        reply = await self._run("read", _EVENT_IDS, user_keys(user_id), (), deadline_seconds)
         try:
             event_ids = tuple(event_id.decode() for event_id in reply)
         except ValueError:
@@ -198,21 +204,56 @@ class RedisUserState:
             StateUnavailableError: Redis did not answer within `deadline_seconds`.
         """
         started = time.perf_counter()
-        erased = await self._run("erase", _ERASE, user_id, (), deadline_seconds)
+        erased = await self._run("erase", _ERASE, user_keys(user_id), (), deadline_seconds)
         self._observe("erase", "ok" if erased else "miss", started)
+
+    async def keep_list(
+        self, recommendation_id: str, items: Sequence[str], *, deadline_seconds: float
+    ) -> None:
+        """Keep what was served, for a next page.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`.
+        """
+        started = time.perf_counter()
+        arguments = (json.dumps(list(items)), LIST_TTL_MS)
+        keys = [list_key(recommendation_id)]
+        await self._run("keep_list", _KEEP_LIST, keys, arguments, deadline_seconds)
+        self._observe("keep_list", "ok", started)
+
+    async def read_list(
+        self, recommendation_id: str, *, deadline_seconds: float
+    ) -> tuple[str, ...] | None:
+        """Return what was served, None when it is not known any more.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`, or holds what
+                no release of this schema has written.
+        """
+        started = time.perf_counter()
+        keys = [list_key(recommendation_id)]
+        reply = await self._run("read_list", _READ_LIST, keys, (), deadline_seconds)
+        try:
+            found = None if reply is None else tuple(str(item) for item in json.loads(reply))
+        except (ValueError, TypeError):
+            _LOGGER.error("list_unreadable")
+            self._observe("read_list", "error", started)
+            raise StateUnavailableError("error") from None
+        self._observe("read_list", "miss" if found is None else "ok", started)
+        return found
 
     async def _run(
         self,
         op: str,
         script: Script,
-        user_id: str,
+        keys: Sequence[str],
         arguments: Sequence[str | int],
         deadline_seconds: float,
     ) -> Any:
         started = time.perf_counter()
         try:
             return await self._connection.run(
-                script, user_keys(user_id), arguments, deadline_seconds=deadline_seconds
+                script, keys, arguments, deadline_seconds=deadline_seconds
             )
         except StateUnavailableError as error:
             self._observe(op, error.reason, started)
@@ -224,8 +265,16 @@ class RedisUserState:
 
 def user_keys(user_id: str) -> list[str]:
     """Return the user's keys in the order of the scripts' KEYS."""
-    encoded = base64.urlsafe_b64encode(user_id.encode()).decode().rstrip("=")
-    return [f"cofine:{{u:{encoded}}}:{what}:{_SCHEMA}" for what in _KEYS]
+    return [f"cofine:{{u:{_encoded(user_id)}}}:{what}:{_SCHEMA}" for what in _KEYS]
+
+
+def list_key(recommendation_id: str) -> str:
+    """Return the key of a served list."""
+    return f"cofine:{{l:{_encoded(recommendation_id)}}}:list:{_SCHEMA}"
+
+
+def _encoded(identifier: str) -> str:
+    return base64.urlsafe_b64encode(identifier.encode()).decode().rstrip("=")
 
 
 def _state(reply: Any) -> UserState:

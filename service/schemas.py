@@ -12,12 +12,14 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
     StringConstraints,
     Tag,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from service.filters import FiltersBody
 from service.rollout import Role, Rollout
 
 K_MAX = 100
@@ -26,7 +28,10 @@ HISTORY_MAX = 1_000
 EXCLUDE_MAX = 1_000
 CATEGORIES_MAX = 50
 CATEGORY_DEPTH_MAX = 16
+PATH_MAX = 32
 EVENTS_MAX = 100
+ANCHORS_MAX = 10
+CONTEXT_MAX = 16
 ID_MAX = 256
 RECOMMENDATION_ID_MAX = 1_024
 FIELDS_MAX = 32
@@ -42,6 +47,14 @@ Identifier = Annotated[
 ]
 CategoryName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=ID_MAX)]
 CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
+PlacePath = Annotated[list[CategoryName], Field(max_length=PATH_MAX)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+ContextName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_CONTROLS)]
+ContextValue = (
+    Annotated[str, StringConstraints(max_length=ID_MAX, strict=True)]
+    | StrictBool
+    | Annotated[float, Field(allow_inf_nan=False, strict=True)]
+)
 EventType = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
 ]
@@ -52,12 +65,12 @@ RecommendationId = Annotated[
 ]
 
 
-def _whole(number: Any) -> Any:
+def whole(number: Any) -> Any:
     """Return 12.0 as 12, which JSON Schema does not tell apart; anything else unchanged."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-Milliseconds = Annotated[int, Field(ge=1, le=DEADLINE_MAX_MS, strict=True), BeforeValidator(_whole)]
+Milliseconds = Annotated[int, Field(ge=1, le=DEADLINE_MAX_MS, strict=True), BeforeValidator(whole)]
 
 
 def _beam_variant(beam: Any) -> str:
@@ -66,7 +79,7 @@ def _beam_variant(beam: Any) -> str:
 
 
 _BeamNumber = Annotated[
-    int, Field(ge=1, le=BEAM_MAX, strict=True), BeforeValidator(_whole), Tag("(number)")
+    int, Field(ge=1, le=BEAM_MAX, strict=True), BeforeValidator(whole), Tag("(number)")
 ]
 Beam = Annotated[
     _BeamNumber | Annotated[Literal["auto"], Tag("(word)")], Discriminator(_beam_variant)
@@ -105,6 +118,7 @@ class RecommendRequest(RequestBody):
                     "history": ["B000052YAN", "B00005M9MG"],
                     "k": 10,
                     "categories": [["Makeup", "Nails"]],
+                    "filters": {"brand": ["Essie", "OPI"], "price": {"max": 15}},
                     "explain": True,
                 },
                 {"user_id": "u-17", "beam": "auto", "deadline_ms": 40},
@@ -119,7 +133,7 @@ class RecommendRequest(RequestBody):
         default=None,
         description="Item ids, oldest first; unknown ones are skipped and counted.",
     )
-    k: Annotated[int, BeforeValidator(_whole)] = Field(
+    k: Annotated[int, BeforeValidator(whole)] = Field(
         default=10, ge=1, le=K_MAX, strict=True, description="How many items."
     )
     exclude: list[Identifier] = Field(
@@ -133,9 +147,43 @@ class RecommendRequest(RequestBody):
         max_length=CATEGORIES_MAX,
         description="Category paths, coarse to fine; an item passes below any of them.",
     )
-    explain: bool = Field(
-        default=False, strict=True, description="Add the log-probability of every level."
+    filters: FiltersBody = {}
+    path: PlacePath = Field(
+        default=[],
+        description="Names from /v1/explore or /v1/taxonomy: only items of this place. An item "
+        "counts where its first category path puts it; `categories` counts all of its paths.",
     )
+    explain: bool = Field(
+        default=False, strict=True, description="Say of every item why it is there."
+    )
+    after: RecommendationId | None = Field(
+        default=None,
+        description="The recommendation_id of the page before: neither its items nor those of the "
+        "pages before it are repeated. Known for 30 minutes.",
+    )
+    anchor: list[Identifier] = Field(
+        default=[],
+        max_length=ANCHORS_MAX,
+        description="Items that are being looked at: read as the newest of the history, never "
+        "returned.",
+    )
+    diversity: Share = Field(
+        default=0.0,
+        description="0 orders by score; 1 by the shares of coarse categories in the history "
+        "(calibrated); in between by both.",
+    )
+    exploration: Share = Field(
+        default=0.0,
+        description="Above 0 items are drawn by chance from the best ones found, with this "
+        "temperature, and each tells its `propensity`; not together with `diversity`.",
+    )
+    context: dict[ContextName, ContextValue] = Field(
+        default={},
+        max_length=CONTEXT_MAX,
+        description="Written to the log with the recommendation_id and the items; of no other "
+        "effect.",
+    )
+
     beam: Beam | None = Field(
         default=None,
         description="How many prefixes the search keeps per level, at least `k`; the bundle's "
@@ -147,13 +195,57 @@ class RecommendRequest(RequestBody):
         "short, the fine levels are popular instead of searched: see `degraded.levels`.",
     )
 
+    @model_validator(mode="after")
+    def _has_one_order(self) -> "RecommendRequest":
+        if self.diversity > 0 and self.exploration > 0:
+            raise PydanticCustomError(
+                "two_orders", "diversity and exploration exclude one another: set one of them to 0"
+            )
+        return self
+
+
+class StepBody(BaseModel):
+    """One place on the way to an item."""
+
+    name: str
+    kind: Literal["category", "group", "item"]
+    probability: float = Field(description="Of the next item being there.")
+
+
+class InfluenceBody(BaseModel):
+    """What one item of the history does for a recommended one."""
+
+    item_id: str
+    log_prob_drop: float = Field(
+        description="How much the log-probability falls without this item; below 0 it speaks "
+        "against the recommended one."
+    )
+
+
+class ExplanationBody(BaseModel):
+    """Why an item is recommended."""
+
+    way: list[StepBody] = Field(
+        description="From broad to narrow; for popular items with shares of training events."
+    )
+    influences: list[InfluenceBody] = Field(
+        description="The newest items of the history, newest first; none where it has only one."
+    )
+    certified: bool | None = Field(
+        description="Whether the list is proven to be the exact best; null where nothing was "
+        "searched or the order is not the score's alone."
+    )
+
 
 class RecommendedItemBody(BaseModel):
     """One recommended item."""
 
     item_id: str
     rank: int = Field(description="1 is best.")
-    score: float = Field(description="The bundle's ranking score; falls with the rank.")
+    score: float = Field(
+        description="The bundle's ranking score; falls with the rank, but for `diversity` and "
+        "`exploration`."
+    )
     source: str = Field(
         description="`generated` from the history; `partial`, generated in the coarse levels and "
         "popular below; or `popular`."
@@ -164,6 +256,11 @@ class RecommendedItemBody(BaseModel):
     level_log_probs: tuple[float, ...] | None = Field(
         default=None, description="Per generated level, with `explain`; null for popular items."
     )
+    explanation: ExplanationBody | None = Field(default=None, description="With `explain`.")
+    propensity: float | None = Field(
+        default=None,
+        description="With `exploration`: the probability of this item here, given those before.",
+    )
 
 
 class Degraded(BaseModel):
@@ -171,8 +268,13 @@ class Degraded(BaseModel):
 
     state_unavailable: bool = Field(description="The user's stored state could not be read.")
     levels: int | None = Field(
+        default=None,
         description="How many levels there was time to search, from coarse on; below them the "
-        "most popular items were taken. null for all."
+        "most popular items were taken. null for all.",
+    )
+    paging: bool = Field(
+        default=False,
+        description="The pages before are not known any more; their items may be repeated.",
     )
 
 
@@ -189,7 +291,8 @@ class RecommendAnswer(BaseModel):
     degraded: Degraded | None = Field(description="null for a full answer.")
     certified: bool | None = Field(
         description="Whether the items are proven to be the best of the whole catalogue by the "
-        "served score; null where nothing was searched or there was no time for all levels."
+        "served score; null where nothing was searched, there was no time for all levels or "
+        "the order is not the score's alone."
     )
     took_ms: float
     unknown_history_items: int = Field(
@@ -363,6 +466,13 @@ class LevelBody(BaseModel):
     codebook_size: int
 
 
+class AttributeBody(BaseModel):
+    """An attribute that items can be filtered by."""
+
+    name: str
+    type: Literal["str", "int", "float", "bool"]
+
+
 class StateBody(BaseModel):
     """The store of user state."""
 
@@ -382,6 +492,7 @@ class InfoAnswer(BaseModel):
         "log-probability per level."
     )
     levels: list[LevelBody] = Field(description="Coarse to fine.")
+    attributes: list[AttributeBody] = Field(description="What `filters` may name, with its type.")
     limits: dict[str, int] = Field(description="Each name ends with its unit.")
     state: StateBody
     access: Literal["open", "keys"] = Field(

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from starlette.requests import HTTPConnection
 
+from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
 from service.bundle_folder import BundleFolder
@@ -46,12 +47,31 @@ class ServedLevel(Protocol):
         ...
 
 
+class ServedAttribute(Protocol):
+    """What the service tells of an attribute that items can be filtered by."""
+
+    @property
+    def name(self) -> str:
+        """What filters call it."""
+        ...
+
+    @property
+    def type(self) -> Literal["str", "int", "float", "bool"]:
+        """Of its values."""
+        ...
+
+
 class ServedManifest(Protocol):
     """What the service tells of a bundle's manifest."""
 
     @property
     def levels(self) -> Sequence[ServedLevel]:
         """The levels of the semantic IDs, coarse to fine."""
+        ...
+
+    @property
+    def attributes(self) -> Sequence[ServedAttribute]:
+        """What items can be filtered by."""
         ...
 
     @property
@@ -72,6 +92,10 @@ class ServedCatalog(Protocol):
 
     def leaf(self, item_id: str) -> int | None:
         """Return the item's number, None when the catalogue does not hold it."""
+        ...
+
+    def item_id(self, leaf: int) -> str:
+        """Return the item's id."""
         ...
 
     def title(self, leaf: int) -> str:
@@ -112,6 +136,11 @@ class ServedBundle(Protocol):
     @property
     def catalog(self) -> ServedCatalog:
         """Its items."""
+        ...
+
+    @property
+    def browse(self) -> BrowseTree:
+        """The tree that people browse."""
         ...
 
 

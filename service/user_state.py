@@ -14,6 +14,7 @@ them to it:
   `event_id_window_ms`, counted from arrival. Event ids of different users are unrelated.
 - The history version grows with every accepted event and never repeats for a user, not even after
   an erasure or expiry, because it starts at the clock's milliseconds.
+- A served list is read back as it was kept for 30 minutes, then it is not known; it names no user.
 - A user without accepted events for `ttl_ms` (plus or minus 10 %) is forgotten whole.
 
 Item ids are stored as they came, whatever catalogue is in service.
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from model.history import DISLIKE
+from service.served_lists import MemoryLists
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -143,6 +145,18 @@ class UserStateStore(Protocol):
         """Forget the user totally."""
         ...
 
+    async def keep_list(
+        self, recommendation_id: str, items: Sequence[str], *, deadline_seconds: float
+    ) -> None:
+        """Keep what was served, for a next page."""
+        ...
+
+    async def read_list(
+        self, recommendation_id: str, *, deadline_seconds: float
+    ) -> tuple[str, ...] | None:
+        """Return what was served, None when it is not known any more."""
+        ...
+
 
 @dataclass(slots=True)
 class _User:
@@ -186,11 +200,12 @@ class MemoryUserState:
         self._users: OrderedDict[str, _User] = OrderedDict()
         self._entries = 0
         self._has_forgotten = False
+        self._lists = MemoryLists(max_entries, clock_ms)
 
     @property
     def entries(self) -> int:
-        """History entries, seen and disliked items and event ids kept, of all users."""
-        return self._entries
+        """History entries, seen and disliked items, event ids and items of served lists in all."""
+        return self._entries + self._lists.items
 
     async def start(self) -> None:
         """Do nothing: there is no server."""
@@ -244,6 +259,25 @@ class MemoryUserState:
     async def erase(self, user_id: str, *, deadline_seconds: float) -> None:  # noqa: ARG002
         """Forget the user totally."""
         self._drop(user_id)
+
+    async def keep_list(
+        self,
+        recommendation_id: str,
+        items: Sequence[str],
+        *,
+        deadline_seconds: float,  # noqa: ARG002
+    ) -> None:
+        """Keep what was served, for a next page; always in time."""
+        self._lists.keep(recommendation_id, items)
+
+    async def read_list(
+        self,
+        recommendation_id: str,
+        *,
+        deadline_seconds: float,  # noqa: ARG002
+    ) -> tuple[str, ...] | None:
+        """Return what was served, None when it is not known any more; always in time."""
+        return self._lists.read(recommendation_id)
 
     def _find(self, user_id: str) -> _User | None:
         """Return the living user and mark it used."""

@@ -143,8 +143,11 @@ class Variants:
         return Served("active", self.active.bundle, self.active.engine)
 
     def shadow(self, query: Query, served: Recommendation) -> None:
-        """Have the shadow, if there is one, compute the same in the background, and compare."""
-        if self.rollout.shadow is None:
+        """Have the shadow, if there is one, compute the same in the background, and compare.
+
+        Answers that are drawn by chance would differ from themselves and are not compared.
+        """
+        if self.rollout.shadow is None or query.exploration > 0:
             return
         if self._shadows >= SHADOWS_MAX:
             self._metrics.shadow["skipped"].inc()

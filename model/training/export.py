@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from model.attributes import Attributes, AttributeType, Column, attribute_arrays
 from model.bundle import (
     MANIFEST,
     Bundle,
@@ -24,11 +25,12 @@ from model.bundle import (
 from model.catalog import build_catalog
 from model.decoder import SearchTree
 from model.errors import ConfigError, ExportError
-from model.manifest import FORMAT_VERSION, DiffusionFacts, Manifest, ScoreFacts
+from model.manifest import FORMAT_VERSION, AttributeFacts, DiffusionFacts, Manifest, ScoreFacts
 from model.recommender import Query, Recommender, verify_golden
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.graphs import export_graphs
 from model.training.network import Network
+from model.training.node_names import node_names
 from model.training.parity import check_parity
 from model.training.repeats import repeat_bias
 from model.training.sentence_graph import export_text_encoder
@@ -90,12 +92,16 @@ def _build(
         items = network.item_vectors()
         tensors = network.tree(items)
     tree = SearchTree(data.catalogue.trie, tensors.vectors.numpy(), tensors.biases.numpy())
+    attributes = _attributes(stages.prepared, data)
     arrays = tree_arrays(tree) | _catalogue_arrays(stages.prepared, data)
-    _write_arrays(building, arrays | _code_arrays(network, items))
+    arrays |= _code_arrays(network, items) | attribute_arrays(attributes)
+    _write_arrays(building, arrays)
     _copy_encoders(stages, building)
     export_graphs(network, building)
     (building / "golden.json").write_text("[]", encoding="utf-8")
-    manifest = _manifest(stages, network, data, facts, tree)
+    manifest = _manifest(stages, network, data, facts, tree).model_copy(
+        update={"attributes": _attribute_facts(attributes)}
+    )
     seal(building, manifest)
     bundle = Bundle.open(building)
     check_parity(network, bundle)
@@ -142,7 +148,43 @@ def _catalogue_arrays(prepared: Path, data: TrainingSet) -> dict[str, AnyArray]:
         items["categories"].to_list(),
         data.catalogue.codes.astype(np.uint16),
     )
-    return catalog_arrays(catalog) | {"popularity.npy": data.popularity.astype(np.int64)}
+    names = node_names(data.catalogue.trie, items["title"].to_list())
+    return catalog_arrays(catalog) | {
+        "node_names_blob.npy": names.blob,
+        "node_names_offsets.npy": names.offsets,
+        "popularity.npy": data.popularity.astype(np.int64),
+    }
+
+
+def _attributes(prepared: Path, data: TrainingSet) -> Attributes:
+    """Every attribute that was declared, and the brand, where one item has it."""
+    items = pl.read_parquet(prepared / "items.parquet")[data.catalogue.order]
+    columns = {
+        name.removeprefix("attribute_"): items[name]
+        for name in items.columns
+        if name.startswith("attribute_")
+    }
+    brand = items["brand"]
+    if "brand" not in columns and (brand != "").any():
+        columns["brand"] = brand.set(brand == "", None)
+    return Attributes(
+        tuple(
+            Column.build(name, _attribute_type(columns[name].dtype), columns[name].to_list())
+            for name in sorted(columns)
+        )
+    )
+
+
+def _attribute_type(dtype: pl.DataType) -> AttributeType:
+    if dtype == pl.Boolean:
+        return "bool"
+    if dtype.is_integer():
+        return "int"
+    return "float" if dtype.is_float() else "str"
+
+
+def _attribute_facts(attributes: Attributes) -> tuple[AttributeFacts, ...]:
+    return tuple(AttributeFacts(name=each.name, type=each.type) for each in attributes.columns)
 
 
 def _code_arrays(network: Network, items: torch.Tensor) -> dict[str, AnyArray]:
@@ -159,6 +201,7 @@ def _code_arrays(network: Network, items: torch.Tensor) -> dict[str, AnyArray]:
 
 def _write_arrays(folder: Path, arrays: Mapping[str, AnyArray]) -> None:
     for name, array in arrays.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         np.save(folder / name, array, allow_pickle=False)
 
 

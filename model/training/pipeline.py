@@ -24,7 +24,7 @@ from model.training.evaluation.evaluate import EvaluateConfig, evaluate
 from model.training.export import Stages, export
 from model.training.preparation.prepare import PrepareConfig, prepare, report_table
 from model.training.stage_files import save_json
-from model.training.synthesis.synthesize import synthesize
+from model.training.synthesis.synthesize import ATTRIBUTES, synthesize
 from model.training.tokenizers.config import TokenizeConfig
 from model.training.tokenizers.tokenize import tokenize
 from model.training.train import refit, train
@@ -205,7 +205,9 @@ def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path
     report = folder / "report.json"
     runner.run("synthesize", settings, report, lambda: synthesize(settings, folder))
     files = {"items": folder / "items.parquet", "events": folder / "events.parquet"}
-    return PrepareConfig.model_validate(files), folder / "oracle.parquet"
+    return PrepareConfig.model_validate(
+        files | {"attributes": ATTRIBUTES}
+    ), folder / "oracle.parquet"
 
 
 def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:

@@ -3,11 +3,11 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import schemas
+from service import batch_schemas, explore_schemas, filters, schemas
 from service.recommendation_id import ATTRIBUTION_SECONDS
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
-from service.schemas import InfoAnswer, LevelBody
+from service.schemas import AttributeBody, InfoAnswer, LevelBody
 from service.scopes import allows
 from service.serving import service_version
 from service.settings import Settings
@@ -30,6 +30,9 @@ async def info(serving: InServing) -> Response:
                 LevelBody(name=level.name, codebook_size=level.codes)
                 for level in bundle.manifest.levels
             ],
+            attributes=[
+                AttributeBody(name=each.name, type=each.type) for each in bundle.manifest.attributes
+            ],
             limits={
                 "history_used_items": bundle.manifest.history_length,
                 **_limits(serving.settings),
@@ -48,6 +51,13 @@ def _limits(settings: Settings) -> dict[str, int]:
         "exclude_max_items": schemas.EXCLUDE_MAX,
         "categories_max_paths": schemas.CATEGORIES_MAX,
         "category_path_max_names": schemas.CATEGORY_DEPTH_MAX,
+        "filters_max_attributes": filters.FILTERS_MAX,
+        "filter_max_values": filters.FILTER_VALUES_MAX,
+        "path_max_names": schemas.PATH_MAX,
+        "items_per_choice_max": explore_schemas.ITEMS_PER_CHOICE_MAX,
+        "batch_max_requests": batch_schemas.REQUESTS_MAX,
+        "anchors_max_items": schemas.ANCHORS_MAX,
+        "context_max_entries": schemas.CONTEXT_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,

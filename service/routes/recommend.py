@@ -1,28 +1,46 @@
 """POST /v1/recommend."""
 
+import contextlib
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.errors import UnknownCategoryError
+from model.errors import FilterError, NoLevelsError, UnknownCategoryError, UnknownPlaceError
+from model.explain import Explanation
 from model.recommender import Query, Recommendation, RecommendedItem
 from service.errors import InvalidFieldError, StateUnavailableError
+from service.explore_schemas import ExploreRequest
+from service.filters import conditions, filter_pointer
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
-from service.schemas import Degraded, RecommendAnswer, RecommendedItemBody, RecommendRequest
+from service.schemas import (
+    Degraded,
+    ExplanationBody,
+    InfluenceBody,
+    RecommendAnswer,
+    RecommendedItemBody,
+    RecommendRequest,
+    StepBody,
+)
 from service.scopes import allows
+from service.served_lists import LIST_MAX_ITEMS
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
+from service.variants import Served
 
 PATH = "/v1/recommend"
 ANSWER_SECONDS = 0.002
 """Of a request's time: for building and sending the answer once the items are there."""
 LATE_SECONDS = 0.003
 """How late an answer that is nearly there may be, instead of none."""
+_LOGGER = logging.getLogger(__name__)
+
 router = APIRouter(tags=["recommend"])
 
 
@@ -49,68 +67,135 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     """Return the answer to a valid request.
 
     Raises:
-        InvalidFieldError: a category that no item has.
+        InvalidFieldError: a category that no item has, or a filter that the bundle has not.
         QueueFullError: too many requests wait.
         DeadlineExceededError: the answer was not ready in time.
     """
     started = time.perf_counter()
-    deadline_seconds = _deadline_seconds(serving, body)
-    deadline = started + deadline_seconds
-    state, is_degraded = await _read_state(serving, body.user_id, deadline_seconds)
-    query = _query(body, state, deadline - ANSWER_SECONDS)
+    deadline = deadline_of(serving, body.deadline_ms)
+    state, is_degraded = await read_state(serving, body.user_id, deadline)
+    earlier = await _earlier_pages(serving, body.after, deadline)
+    query = query_of(body, state, deadline)
+    query = replace(query, exclude=[*query.exclude, *(earlier or ())])
     served = serving.variants.serving(body.user_id)
-    left_seconds = deadline + LATE_SECONDS - time.perf_counter()
-    try:
-        found = await served.engine.recommend(query, deadline_seconds=left_seconds)
-    except UnknownCategoryError as error:
-        raise _unknown_category(body.categories, error) from None
-    _count(serving.metrics, found, body.k, is_degraded=is_degraded)
+    found = await compute(served, query, deadline)
+    count(serving.metrics, found, body.k, is_degraded=is_degraded)
     serving.variants.shadow(query, found)
+    recommendation_id = serving.impressions.record(
+        body.user_id,
+        found.items,
+        bundle=served.bundle.bundle_id,
+        variant=served.role,
+        context=body.context,
+    )
+    _log(recommendation_id, body, found)
+    if len(found.items) == body.k and not is_degraded:  # else there is no next page to ask for
+        page = [item.item_id for item in found.items]
+        await _keep(serving, recommendation_id, [*(earlier or ()), *page], deadline)
+    is_unpaged = body.after is not None and earlier is None
+    if is_unpaged:
+        serving.metrics.degraded["paging"].inc()
     seconds = time.perf_counter() - started
-    source = found.items[0].source if found.items else "empty"
-    serving.metrics.variant_answers[served.role, source].inc()
-    serving.metrics.variant_duration[served.role].observe(seconds)
+    _count_variant(serving.metrics, served, found, seconds)
     return RecommendAnswer(
-        recommendation_id=serving.impressions.record(
-            body.user_id, found.items, bundle=served.bundle.bundle_id, variant=served.role
-        ),
+        recommendation_id=recommendation_id,
         bundle=served.bundle.bundle_id,
         variant=served.role,
         catalogue_version=served.bundle.catalogue_version,
-        items=[_item_body(item, explain=body.explain) for item in found.items],
-        degraded=_degraded(found, is_degraded=is_degraded),
+        items=[
+            item_body(item, explain=body.explain, certified=found.certified) for item in found.items
+        ],
+        degraded=degraded(found, state_unavailable=is_degraded, paging=is_unpaged),
         certified=found.certified,
         took_ms=round(seconds * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
 
 
-def _deadline_seconds(serving: Serving, body: RecommendRequest) -> float:
+def deadline_of(serving: Serving, deadline_ms: int | None) -> float:
+    """Return when the answer to a request that came now has to be there (`perf_counter`)."""
     most_ms = serving.settings.deadline_ms
-    return (most_ms if body.deadline_ms is None else min(body.deadline_ms, most_ms)) / 1_000
+    given_ms = most_ms if deadline_ms is None else min(deadline_ms, most_ms)
+    return time.perf_counter() + given_ms / 1_000
 
 
-def _degraded(found: Recommendation, *, is_degraded: bool) -> Degraded | None:
-    if not is_degraded and found.levels is None:
+def degraded(
+    found: Recommendation, *, state_unavailable: bool, paging: bool = False
+) -> Degraded | None:
+    """Return what an answer had to do without, None for nothing."""
+    if not state_unavailable and not paging and found.levels is None:
         return None
-    return Degraded(state_unavailable=is_degraded, levels=found.levels)
+    return Degraded(state_unavailable=state_unavailable, levels=found.levels, paging=paging)
 
 
-async def _read_state(
-    serving: Serving, user_id: str | None, deadline_seconds: float
-) -> tuple[UserState, bool]:
-    """Return the user's state, and whether it is missing because the store is not available.
+async def _earlier_pages(
+    serving: Serving, after: str | None, deadline: float
+) -> tuple[str, ...] | None:
+    """Return the items of the pages before, None when there are none or they are not known."""
+    if after is None:
+        return None
+    try:
+        return await serving.store.read_list(
+            after, deadline_seconds=_read_seconds(serving, deadline)
+        )
+    except StateUnavailableError:
+        return None
 
-    At most half of the request's time is spent on it: the other half is for an answer without it.
+
+async def _keep(
+    serving: Serving, recommendation_id: str, served: Sequence[str], deadline: float
+) -> None:
+    """Keep what was served; without it the next page says `degraded.paging`."""
+    most_seconds = serving.settings.state_read_deadline_ms / 1_000
+    left_seconds = max(LATE_SECONDS, deadline - time.perf_counter())
+    with contextlib.suppress(StateUnavailableError):
+        await serving.store.keep_list(
+            recommendation_id,
+            served[-LIST_MAX_ITEMS:],
+            deadline_seconds=min(most_seconds, left_seconds),
+        )
+
+
+async def compute(served: Served, query: Query, deadline: float) -> Recommendation:
+    """Return what the engine of the variant answers in the time that is left.
+
+    Raises:
+        InvalidFieldError: a category, filter or path that the catalogue does not have, or an
+            explanation that the bundle's decoder cannot give.
+        QueueFullError: too many requests wait.
+        DeadlineExceededError: the answer was not ready in time.
     """
+    left_seconds = deadline + LATE_SECONDS - time.perf_counter()
+    try:
+        return await served.engine.recommend(query, deadline_seconds=left_seconds)
+    except UnknownCategoryError as error:
+        raise _unknown_category(query.categories, error) from None
+    except FilterError as error:
+        raise InvalidFieldError(str(error), pointer=filter_pointer(error.attribute)) from None
+    except UnknownPlaceError as error:
+        raise InvalidFieldError(str(error), pointer=f"#/path/{error.depth}") from None
+    except NoLevelsError as error:
+        raise InvalidFieldError(str(error), pointer="#/explain" if query.explain else "#") from None
+
+
+def _read_seconds(serving: Serving, deadline: float) -> float:
+    """Return how long a read from the store may take.
+
+    At most half of the time that is left: the other half is for an answer without it.
+    """
+    most_seconds = serving.settings.state_read_deadline_ms / 1_000
+    return min(most_seconds, max(0.0, deadline - time.perf_counter()) / 2)
+
+
+async def read_state(
+    serving: Serving, user_id: str | None, deadline: float
+) -> tuple[UserState, bool]:
+    """Return the user's state, and whether it is missing because the store is not available."""
     if user_id is None:
         return UserState(), False
-    most_seconds = serving.settings.state_read_deadline_ms / 1_000
     started = time.perf_counter()
     try:
-        state = await serving.store.read(
-            user_id, deadline_seconds=min(most_seconds, deadline_seconds / 2)
-        )
+        state = await serving.store.read(user_id, deadline_seconds=_read_seconds(serving, deadline))
     except StateUnavailableError:
         return UserState(), True
     finally:
@@ -120,18 +205,41 @@ async def _read_state(
     return state, False
 
 
-def _query(body: RecommendRequest, state: UserState, deadline: float) -> Query:
+def query_of(
+    body: RecommendRequest | ExploreRequest,
+    state: UserState,
+    deadline: float,
+    *,
+    choices: int | None = None,
+) -> Query:
+    """Return what a request asks the recommender, given what is known of its user."""
     stored = [entry.item_id for entry in state.history]
     is_inline = body.history is not None
-    return Query(
+    query = Query(
         history=body.history if body.history is not None else stored,
         k=body.k,
         exclude=[*body.exclude, *state.disliked],
         seen=[*state.seen, *stored] if is_inline else state.seen,
         exclude_seen=body.exclude_seen,
         categories=body.categories,
+        deadline=deadline - ANSWER_SECONDS,
+        filters=conditions(body.filters),
+        path=tuple(body.path),
+        choices=choices,
+    )
+    return _reordered(query, body) if isinstance(body, RecommendRequest) else query
+
+
+def _reordered(query: Query, body: RecommendRequest) -> Query:
+    """Return the query with what a recommendation may ask for beyond what browsing may."""
+    return replace(
+        query,
+        history=[*query.history, *body.anchor],
+        exclude=[*query.exclude, *body.anchor],
         beam=body.beam,
-        deadline=deadline,
+        explain=body.explain,
+        diversity=body.diversity,
+        exploration=body.exploration,
     )
 
 
@@ -146,7 +254,21 @@ def _unknown_category(
     )
 
 
-def _count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:
+def _log(recommendation_id: str, body: RecommendRequest, found: Recommendation) -> None:
+    """Write down what cannot be told later: the caller's context, and by what chance items came."""
+    if not body.context and body.exploration == 0:
+        return
+    facts = {
+        "recommendation_id": recommendation_id,
+        "items": [item.item_id for item in found.items],
+        "propensities": [item.propensity for item in found.items],
+        "context": body.context,
+    }
+    _LOGGER.info("recommended", extra=facts)
+
+
+def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:
+    """Tell the metrics of one answer."""
     for stage, seconds in found.stage_seconds.items():
         metrics.stage_duration[stage].observe(seconds)
     metrics.recommendations[found.items[0].source if found.items else "empty"].inc()
@@ -161,7 +283,16 @@ def _count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool
         metrics.degraded["levels"].inc()
 
 
-def _item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
+def _count_variant(metrics: Metrics, served: Served, found: Recommendation, seconds: float) -> None:
+    source = found.items[0].source if found.items else "empty"
+    metrics.variant_answers[served.role, source].inc()
+    metrics.variant_duration[served.role].observe(seconds)
+
+
+def item_body(
+    item: RecommendedItem, *, explain: bool = False, certified: bool | None = None
+) -> RecommendedItemBody:
+    """Return an item of an answer."""
     return RecommendedItemBody(
         item_id=item.item_id,
         rank=item.rank,
@@ -171,4 +302,20 @@ def _item_body(item: RecommendedItem, *, explain: bool) -> RecommendedItemBody:
         path=item.path,
         semantic_id=item.semantic_id,
         level_log_probs=item.level_log_probs if explain else None,
+        propensity=item.propensity,
+        explanation=_explanation_body(item.explanation, certified) if item.explanation else None,
+    )
+
+
+def _explanation_body(explanation: Explanation, certified: bool | None) -> ExplanationBody:
+    return ExplanationBody(
+        way=[
+            StepBody(name=step.place.name, kind=step.place.kind, probability=step.probability)
+            for step in explanation.way
+        ],
+        influences=[
+            InfluenceBody(item_id=each.item_id, log_prob_drop=each.log_prob_drop)
+            for each in explanation.influences
+        ],
+        certified=certified,
     )

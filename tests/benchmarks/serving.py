@@ -26,7 +26,7 @@ from model.recommender import Query, Recommender
 from service.__main__ import SWITCH_SECONDS
 from service.app import create_app
 from service.routes.answers import json_answer
-from service.routes.recommend import PATH, _item_body
+from service.routes.recommend import PATH, item_body
 from service.schemas import RecommendAnswer, RecommendRequest
 from service.serving import recommender_factory
 from service.settings import load_settings
@@ -88,11 +88,12 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
     leaves = np.array([*bundle.catalog.leaves(ids)])
     h = recommender.encode(leaves)
     found = recommender.recommend(Query(ids))
-    items = [_item_body(item, explain=False) for item in found.items]
+    items = [item_body(item, explain=False) for item in found.items]
     body = json.dumps({"history": ids, "k": 10}).encode()
     answer = RecommendAnswer(
         recommendation_id="0" * 32,
         bundle=bundle.bundle_id,
+        variant="active",
         catalogue_version=0,
         items=items,
         degraded=None,
@@ -105,7 +106,7 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
         "of it, encoding the history": lambda: recommender.encode(leaves),
         "of it, certifying": lambda: recommender.item_scores(h),
         "validating the request": lambda: RecommendRequest.model_validate_json(body),
-        "item bodies": lambda: [_item_body(item, explain=False) for item in found.items],
+        "item bodies": lambda: [item_body(item, explain=False) for item in found.items],
         "the answer as JSON": lambda: json_answer(answer),
         "the answer as JSON by the standard library": lambda: json.dumps(answer.model_dump()),
     }

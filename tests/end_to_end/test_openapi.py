@@ -2,8 +2,8 @@
 
 All of Schemathesis' checks run: documented statuses, media types and schemas, no server errors,
 valid requests accepted, invalid ones refused, and so on. The one exclusion: a schema cannot say
-which category paths the catalogue has, so a valid recommendation request may be refused, but for
-nothing else than a category path.
+which category paths, places and attributes the catalogue has, so a valid recommendation request may
+be refused, but for nothing else than those.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,9 @@ from tests.keys import write_keys
 
 WITH_INPUT = (
     ("POST", "/v1/recommend"),
+    ("POST", "/v1/recommend:batch"),
+    ("POST", "/v1/explore"),
+    ("GET", "/v1/taxonomy"),
     ("POST", "/v1/events"),
     ("GET", "/v1/users/{user_id}"),
     ("DELETE", "/v1/users/{user_id}"),
@@ -82,13 +85,15 @@ def test_the_service_keeps_its_promises(
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
     def keeps(case: schemathesis.Case[Any]) -> None:
         response = case.call(headers=KEY)
-        if path == "/v1/recommend" and mode is GenerationMode.POSITIVE:
+        if path in ("/v1/recommend", "/v1/explore") and mode is GenerationMode.POSITIVE:
             case.validate_response(
                 response, headers=KEY, excluded_checks=[positive_data_acceptance]
             )
             if response.status_code != 200:
                 assert response.status_code == 422
-                assert response.json()["errors"][0]["pointer"].startswith("#/categories/")
+                assert response.json()["errors"][0]["pointer"].startswith(
+                    ("#/categories/", "#/filters/", "#/path/")
+                )
         else:
             case.validate_response(response, headers=KEY)
 

@@ -102,7 +102,8 @@ def calling(service: ServiceProcess) -> Iterator[Callers]:
 
 
 def is_degraded(answer: dict[str, Any]) -> bool:
-    return bool(answer["degraded"] == {"state_unavailable": True, "levels": None})
+    whole = {"levels": None, "paging": False}
+    return bool(answer["degraded"] == {"state_unavailable": True, **whole})
 
 
 def wait_until_whole(client: httpx2.Client) -> None:

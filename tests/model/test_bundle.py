@@ -177,12 +177,12 @@ def test_a_manifest_laid_out_anew_is_the_same(copy: Path) -> None:
     assert Bundle.open(copy).bundle_id
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2]])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None, [3]])
 def test_another_format_is_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(format_version=version))
 
     message = refusal(copy)
-    assert f"format_version {version!r}, this release reads 2" in message
+    assert f"format_version {version!r}, this release reads 3" in message
 
 
 @pytest.mark.parametrize(

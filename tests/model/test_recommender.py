@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from model.availability import Availability
+from model.attributes import AnyOf, Condition, Range
 from model.beam_search import BeamResult
 from model.bundle import Bundle, GoldenCase
 from model.decoder import SearchTree
@@ -58,11 +58,24 @@ def legal_ids(bundle: Bundle, query: Query) -> set[str]:
         banned |= {*query.history, *query.seen}
     wanted = [tuple(path) for path in query.categories]
 
+    columns = {column.name: column for column in bundle.attributes.columns}
+    held = [columns[name].passing(condition) for name, condition in query.filters.items()]
+
     def passes(leaf: int) -> bool:
         paths = catalog.paths(leaf)
-        return not wanted or any(p[: len(w)] == w for p in paths for w in wanted)
+        is_below = not wanted or any(p[: len(w)] == w for p in paths for w in wanted)
+        return is_below and all(each[leaf] for each in held)
 
     return {catalog.item_id(leaf) for leaf in range(len(catalog)) if passes(leaf)} - banned
+
+
+def filters() -> st.SearchStrategy[dict[str, Condition]]:
+    """Conditions on what the synthetic shop declares, some of which nothing passes."""
+    prices = st.floats(0, 60)
+    price = st.builds(lambda low, width: Range(low, low + width), prices, prices)
+    markets = st.lists(st.sampled_from(["AT", "DE", "nowhere"]), min_size=1, max_size=3)
+    market = markets.map(lambda each: AnyOf(tuple(each)))
+    return st.fixed_dictionaries({}, optional={"price": price, "market": market})
 
 
 @st.composite
@@ -79,6 +92,7 @@ def queries(draw: st.DrawFn, bundle: Bundle) -> Query:
         exclude_seen=draw(st.booleans()),
         categories=draw(st.lists(st.sampled_from(prefixes(bundle)), max_size=3)),
         beam=draw(st.sampled_from([None, 1, 7, 200, "auto"])),
+        filters=draw(filters()),
     )
 
 
@@ -469,39 +483,6 @@ def test_k_above_the_beam_width_widens_the_search() -> None:
 
     assert len(recommender.recommend(Query("a", k=12)).items) == 11
     assert recommender.recommend(Query("a", k=12)).items[-1].source == "generated"
-
-
-def test_counts_of_the_last_used_filters_are_kept(
-    monkeypatch: pytest.MonkeyPatch, recommender: Recommender, bundle: Bundle
-) -> None:
-    built: list[int] = []
-    build = Availability.__init__
-
-    def counted(self: Availability, *arguments: AnyArray) -> None:
-        built.append(1)
-        build(self, *arguments)  # type: ignore[arg-type]
-
-    paths, kept = prefixes(bundle), 5
-    bytes_of_one = 4 * bundle.tree.trie.node_count
-    monkeypatch.setattr("model.recommender.FILTERS_MAX_BYTES", kept * bytes_of_one + 3)
-    filters = [[a, b] for a in paths for b in paths if a < b][: kept + 1]
-    fresh = Recommender(bundle)
-    monkeypatch.setattr(Availability, "__init__", counted)
-
-    def ask(categories: Sequence[Sequence[str]]) -> int:
-        """How many counts one query builds."""
-        built.clear()
-        fresh.recommend(Query(k=1, categories=categories))
-        return len(built)
-
-    assert [ask(each) for each in filters[:-1]] == [1] * kept
-    assert ask(filters[0]) == 0
-    assert ask(filters[0][::-1]) == 0  # the order of paths does not matter
-    assert ask(filters[-1]) == 1  # and now filter 1 is the one used longest ago
-    assert ask(filters[0]) == 0
-    assert ask(filters[1]) == 1
-    assert ask(filters[2]) == 1  # which filter 1 displaced
-    assert ask([]) == 0
 
 
 # Golden cases

@@ -1,10 +1,20 @@
 import json
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.taxonomy import UNCATEGORISED, Taxonomy, build_taxonomy, common_root, spread_paths
+from model.taxonomy import (
+    UNCATEGORISED,
+    Taxonomy,
+    build_taxonomy,
+    common_root,
+    spread_paths,
+    verify_partition,
+)
 from model.types import CategoryPath
 
 NAMES = st.sampled_from(["Care", "Hair", "Makeup", "Nails", "a", " ", "é"])
@@ -120,3 +130,30 @@ def test_paths_spread_over_levels_below_the_common_root() -> None:
     ]
     assert common_root([(), ()]) == ()
     assert common_root([("A", "B")]) == ("A", "B")
+
+
+@given(paths=PATHS, most=st.integers(1, 60))
+def test_a_tree_that_shares_out_its_codes_is_accepted(paths: list[CategoryPath], most: int) -> None:
+    taxonomy = build_taxonomy(paths, most)
+
+    verify_partition(taxonomy, len(taxonomy.code_paths))
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, {"end_code": 2}),
+        (0, {"path": ("x",)}),
+        (1, {"first_code": 1}),
+        (1, {"end_code": 9}),
+        (2, {"first_code": 0}),
+        (2, {"end_code": 1}),
+    ],
+)
+def test_a_tree_whose_codes_overlap_is_refused(place: int, change: dict[str, Any]) -> None:
+    taxonomy = build_taxonomy([("a",), ("a", "b"), ("c",)], 9)
+    nodes = list(taxonomy.nodes)
+    nodes[place] = replace(nodes[place], **change)
+
+    with pytest.raises(ValueError, match="code"):
+        verify_partition(Taxonomy(tuple(nodes), taxonomy.code_paths), 3)

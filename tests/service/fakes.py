@@ -5,9 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.errors import UnknownCategoryError
-from model.manifest import LevelFacts
+import numpy as np
+
+from model.browse import BrowseTree
+from model.errors import FilterError, UnknownCategoryError
+from model.manifest import AttributeFacts, LevelFacts
 from model.recommender import Query, Recommendation, RecommendedItem
+from model.strings import StringTable
+from model.trie import Trie
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class TableCatalog:
         ids = [item.item_id for item in self.items]
         return ids.index(item_id) if item_id in ids else None
 
+    def item_id(self, leaf: int) -> str:
+        return self.items[leaf].item_id
+
     def title(self, leaf: int) -> str:
         return self.items[leaf].title
 
@@ -57,8 +65,18 @@ class TableManifest:
         LevelFacts(name="category", kind="category", codes=3),
         LevelFacts(name="title", kind="text", codes=5),
     )
+    attributes: tuple[AttributeFacts, ...] = (AttributeFacts(name="price", type="float"),)
     history_length: int = 20
     decoder: Literal["autoregressive", "diffusion"] = "autoregressive"
+
+
+def table_browse() -> BrowseTree:
+    """Groups of two items each, without a taxonomy."""
+    codes = np.array([[leaf // 2, leaf] for leaf in range(len(ITEMS))], np.int32)
+    trie, _ = Trie.build(codes)
+    names = StringTable.build([f"Group {node}" for node in range(trie.item_start)])
+    titles = StringTable.build([item.title for item in ITEMS])
+    return BrowseTree(trie, codes, (), names, titles, titles)
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ class TableBundle:
     catalogue_version: int = 3
     manifest: TableManifest = field(default_factory=TableManifest)
     catalog: TableCatalog = field(default_factory=TableCatalog)
+    browse: BrowseTree = field(default_factory=table_browse)
 
 
 class TableRecommender:
@@ -82,6 +101,9 @@ class TableRecommender:
         for path in query.categories:
             if not any(item.path[: len(path)] == tuple(path) for item in ITEMS):
                 raise UnknownCategoryError(path)
+        for name in query.filters:
+            if name != "price":
+                raise FilterError(name, "is no attribute of this bundle; there is price")
         dropped = set(query.exclude)
         if query.exclude_seen:
             dropped |= {*query.history, *query.seen}

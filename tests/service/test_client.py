@@ -178,7 +178,11 @@ def test_an_event_is_sent_as_it_is() -> None:
 
 
 DOCUMENTED = {
+    "Range": "RangeBody",
     "RecommendOptions": "RecommendRequest",
+    "Step": "StepBody",
+    "Influence": "InfluenceBody",
+    "Explanation": "ExplanationBody",
     "RecommendedItem": "RecommendedItemBody",
     "Degraded": "Degraded",
     "Recommendation": "RecommendAnswer",

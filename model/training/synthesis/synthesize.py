@@ -30,6 +30,9 @@ from model.types import BoolArray
 SHORTEST_HISTORY, LONGEST_HISTORY = 5, 20
 """Events of a user, both inclusive."""
 ORACLE_SIZE = 20
+ATTRIBUTES = {"price": "float", "market": "str"}
+"""Typed attributes that the catalogue has, as `prepare` wants them declared."""
+MARKETS = ("AT", "CH", "DE")
 
 _FIRST_SECOND = 1_700_000_000
 _SPREAD_SECONDS = 300 * 86_400
@@ -81,6 +84,7 @@ def synthesize(config: SynthesizeConfig, output: Path) -> SynthesizeReport:
     item_ids = pl.Series("item_id", rng.permutation(config.items)).cast(pl.String)
     item_ids = "P" + item_ids.str.zfill(len(str(config.items)))
     items = catalogue(shop, item_ids, rng)
+    items = items.with_columns(*_attributes(config))
     top = _heaviest(shop, ORACLE_SIZE + LONGEST_HISTORY)
 
     events, oracle, gains = [], [], []
@@ -180,6 +184,14 @@ def _visits(shop: Shop, users: int, top: Numbers, rng: np.random.Generator) -> _
         seconds[active, step] = seconds[active, step - 1] + _pause(is_move, rng)
         stage[active] = narrowed(shop, stage[active], item, is_ahead)
     return _Visits(items, seconds, lengths, best)
+
+
+def _attributes(config: SynthesizeConfig) -> list[pl.Series]:
+    """Return price and market of every item, drawn apart from the visits, which ignore them."""
+    rng = np.random.default_rng([config.seed, 1])
+    price = np.exp(rng.normal(3.0, 0.8, config.items)).round(2)
+    market = np.array(MARKETS)[rng.integers(len(MARKETS), size=config.items)]
+    return [pl.Series("price", price), pl.Series("market", market, dtype=pl.String)]
 
 
 def _pause(is_move: BoolArray, rng: np.random.Generator) -> Numbers:

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 
+from model.attributes import AnyOf
 from model.bundle import Bundle
 from model.errors import ConfigError, ExportError, ModelError, StageError
 from model.recommender import Query, Recommender, verify_golden
@@ -53,6 +54,25 @@ def test_the_bundle_holds_what_was_trained(shop_bundle: Path, stages: Stages) ->
     assert bundle.manifest.score.fusion_weight == best["fusion_weight"]
     norms = np.linalg.norm(bundle.tree.item_vectors, axis=1)
     assert bundle.manifest.score.largest_item_norm >= norms.max()
+
+
+@pytest.mark.slow
+def test_the_bundle_holds_every_attribute_and_the_brand(shop_bundle: Path, stages: Stages) -> None:
+    bundle = Bundle.open(shop_bundle)
+    items = pl.read_parquet(stages.prepared / "items.parquet")
+    declared = {each.name: each.type for each in bundle.manifest.attributes}
+    assert declared == {"brand": "str", "market": "str", "price": "float"}
+    row = {item_id: number for number, item_id in enumerate(items["item_id"])}
+    for leaf in range(0, len(bundle.catalog), 29):
+        given = items.row(row[bundle.catalog.item_id(leaf)], named=True)
+        of_item = {
+            "brand": given["brand"],
+            "market": given["attribute_market"],
+            "price": given["attribute_price"],
+        }
+        same = bundle.attributes.passing({name: AnyOf((of_item[name],)) for name in of_item})
+        assert same[leaf]
+        assert same.sum() < 5
 
 
 @pytest.mark.slow

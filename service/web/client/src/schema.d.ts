@@ -20,9 +20,76 @@ export interface paths {
          *     `user_id` uses the stored history; `history` (oldest first) is used instead when given, and the
          *     user's stored items then still count as seen. An unknown user or an empty history gets popular
          *     items. When the stored state cannot be read in time the answer is made without it and says
-         *     `degraded.state_unavailable`; stored seen items may then appear.
+         *     `degraded.state_unavailable`; stored seen items may then appear. With a short `deadline_ms` only
+         *     the coarse levels may be searched, and the answer says `degraded.levels`.
          */
         post: operations["recommend_v1_recommend_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/recommend:batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Recommend Batch
+         * @description Answer several recommendations; one that is refused leaves the others be.
+         *
+         *     At most as many are computed at once as there are workers, so that a batch leaves room in the
+         *     queue for others; each has the time of one recommendation from when its turn comes.
+         */
+        post: operations["recommend_batch_v1_recommend_batch_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/explore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Explore
+         * @description Tell where below `path` a user is likely to find the next item, and the best items there.
+         *
+         *     Begin without a path, let people pick a choice, and send its path: categories first, then
+         *     groups named by their most telling title words, then items.
+         */
+        post: operations["explore_v1_explore_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/taxonomy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Taxonomy
+         * @description List the tree that people browse, one place at a time, without a user.
+         */
+        get: operations["taxonomy_v1_taxonomy_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -65,7 +132,7 @@ export interface paths {
         };
         /**
          * Read User
-         * @description Tell what is stored of a user; an unknown user has an empty history.
+         * @description Tell everything that is stored of a user; an unknown user has an empty history.
          */
         get: operations["read_user_v1_users__user_id__get"];
         put?: never;
@@ -97,6 +164,89 @@ export interface paths {
         get: operations["read_item_v1_items__item_id__get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Bundles
+         * @description Tell which bundle has which role on this replica, and which ones there are.
+         */
+        get: operations["bundles_v1_bundles_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:load": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Load
+         * @description Open, verify and warm up a bundle, here and then on every replica; it serves nobody yet.
+         */
+        post: operations["load_v1_bundles__name__load_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:activate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Activate
+         * @description Give a bundle a role, here and within about a second on every replica.
+         *
+         *     It is opened and verified first; what fails changes nothing. No request is dropped: each keeps
+         *     the bundle that it began with. What was active before stays open for a rollback.
+         */
+        post: operations["activate_v1_bundles__name__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:rollback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Roll Back
+         * @description Take a bundle's role away: the one that was active before serves again, at once.
+         */
+        post: operations["roll_back_v1_bundles__name__rollback_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -192,6 +342,151 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * ActivateRequest
+         * @description Which role to give a bundle.
+         * @example {}
+         * @example {
+         *       "percent": 5,
+         *       "role": "canary"
+         *     }
+         * @example {
+         *       "role": "shadow"
+         *     }
+         */
+        ActivateRequest: {
+            /**
+             * Role
+             * @description `active`: everybody; `canary`: some users; `shadow`: computed, not served.
+             * @default active
+             * @enum {string}
+             */
+            role: "active" | "canary" | "shadow";
+            /**
+             * Percent
+             * @description Of the users, by a hash of the user id; for `canary` only.
+             * @default 5
+             */
+            percent: number;
+        };
+        /**
+         * AttributeBody
+         * @description An attribute that items can be filtered by.
+         */
+        AttributeBody: {
+            /** Name */
+            name: string;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "str" | "int" | "float" | "bool";
+        };
+        /**
+         * BatchedAnswer
+         * @description What became of one request: an answer or a problem.
+         */
+        BatchedAnswer: {
+            answer?: components["schemas"]["RecommendAnswer"] | null;
+            /** @description As this request alone would get; pointers are into it. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * BestItem
+         * @description An item named in a choice.
+         */
+        BestItem: {
+            /** Item Id */
+            item_id: string;
+            /** Title */
+            title: string;
+        };
+        /**
+         * BundleBody
+         * @description A bundle that could be put in service.
+         */
+        BundleBody: {
+            /** Name */
+            name: string;
+            /**
+             * Bundle
+             * @description Its id.
+             */
+            bundle: string;
+            /**
+             * Open
+             * @description Whether this replica has it open and verified.
+             */
+            open: boolean;
+        };
+        /**
+         * BundleReference
+         * @description A bundle as all replicas know it.
+         */
+        BundleReference: {
+            /**
+             * Name
+             * @description Of its folder, below COFINE_BUNDLES.
+             */
+            name: string;
+            /**
+             * Bundle
+             * @description Its id.
+             */
+            bundle: string;
+        };
+        /**
+         * BundlesAnswer
+         * @description What this replica has in service, and what there is to choose from.
+         */
+        BundlesAnswer: {
+            rollout: components["schemas"]["Rollout"];
+            /**
+             * Failure
+             * @description Why this replica does not follow a newer rollout.
+             */
+            failure: string | null;
+            /** Bundles */
+            bundles: components["schemas"]["BundleBody"][];
+        };
+        /**
+         * ChoiceBody
+         * @description A place that the user may go on to.
+         */
+        ChoiceBody: {
+            /**
+             * Name
+             * @description Of the category or item; of a group its most telling words.
+             */
+            name: string;
+            /**
+             * Path
+             * @description For `path` in a request.
+             */
+            path: string[];
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "category" | "group" | "item";
+            /**
+             * Items
+             * @description Items here; of those that pass, where a request has filters.
+             */
+            items: number;
+            /**
+             * Item Id
+             * @description Of an item.
+             */
+            item_id?: string | null;
+            /**
+             * Probability
+             * @description Of the next item being here, of all items; without a known history the share of training events. The choices of a place sum to it, those left out for want of items that pass included.
+             */
+            probability: number;
+            /** Best */
+            best: components["schemas"]["BestItem"][];
+        };
+        /**
          * Degraded
          * @description What the answer had to do without.
          */
@@ -201,6 +496,17 @@ export interface components {
              * @description The user's stored state could not be read.
              */
             state_unavailable: boolean;
+            /**
+             * Levels
+             * @description How many levels there was time to search, from coarse on; below them the most popular items were taken. null for all.
+             */
+            levels?: number | null;
+            /**
+             * Paging
+             * @description The pages before are not known any more; their items may be repeated.
+             * @default false
+             */
+            paging: boolean;
         };
         /**
          * EventBatch
@@ -290,6 +596,165 @@ export interface components {
             duplicates: number;
         };
         /**
+         * ExplanationBody
+         * @description Why an item is recommended.
+         */
+        ExplanationBody: {
+            /**
+             * Way
+             * @description From broad to narrow; for popular items with shares of training events.
+             */
+            way: components["schemas"]["StepBody"][];
+            /**
+             * Influences
+             * @description The newest items of the history, newest first; none where it has only one.
+             */
+            influences: components["schemas"]["InfluenceBody"][];
+            /**
+             * Certified
+             * @description Whether the list is proven to be the exact best; null where nothing was searched or the order is not the score's alone.
+             */
+            certified: boolean | null;
+        };
+        /**
+         * ExploreAnswer
+         * @description What lies below a place, for one user.
+         */
+        ExploreAnswer: {
+            /** Bundle */
+            bundle: string;
+            /**
+             * Variant
+             * @description The role that the bundle has.
+             * @enum {string}
+             */
+            variant: "active" | "canary";
+            /** Catalogue Version */
+            catalogue_version: number;
+            /** Path */
+            path: string[];
+            /**
+             * Probability
+             * @description Of the next item being at `path`.
+             */
+            probability: number;
+            /**
+             * Items Here
+             * @description Items at `path` that pass.
+             */
+            items_here: number;
+            /**
+             * Choices
+             * @description The most probable first; none below an item.
+             */
+            choices: components["schemas"]["ChoiceBody"][];
+            /**
+             * Items
+             * @description The best ones at `path`.
+             */
+            items: components["schemas"]["RecommendedItemBody"][];
+            /** @description null for a full answer. */
+            degraded: components["schemas"]["Degraded"] | null;
+            /** Took Ms */
+            took_ms: number;
+            /** Unknown History Items */
+            unknown_history_items: number;
+        };
+        /**
+         * ExploreRequest
+         * @description Whom to show around, and where.
+         *
+         *     `user_id`, `history`, `exclude`, `exclude_seen`, `categories` and `filters` mean what they mean
+         *     in a recommendation.
+         * @example {
+         *       "user_id": "u-17"
+         *     }
+         * @example {
+         *       "history": [
+         *         "B000052YAN"
+         *       ],
+         *       "k": 5,
+         *       "path": [
+         *         "Makeup",
+         *         "Nails"
+         *       ]
+         *     }
+         */
+        ExploreRequest: {
+            /** User Id */
+            user_id?: string | null;
+            /** History */
+            history?: string[] | null;
+            /**
+             * Path
+             * @description Where to look; names of earlier choices.
+             * @default []
+             */
+            path: string[];
+            /**
+             * K
+             * @description How many items below the path.
+             * @default 10
+             */
+            k: number;
+            /**
+             * Items Per Choice
+             * @description How many items to name in each choice, at most.
+             * @default 3
+             */
+            items_per_choice: number;
+            /**
+             * Exclude
+             * @default []
+             */
+            exclude: string[];
+            /**
+             * Exclude Seen
+             * @default true
+             */
+            exclude_seen: boolean;
+            /**
+             * Categories
+             * @default []
+             */
+            categories: string[][];
+            /**
+             * Filters
+             * @description Conditions on the attributes that /v1/info lists: a value, a list of values of which any passes, or an object with min and max (both included). An item must pass all; one without a value passes none.
+             * @default {}
+             */
+            filters: {
+                [key: string]: (string | number | boolean) | (string | number | boolean)[] | components["schemas"]["RangeBody"];
+            };
+            /**
+             * Deadline Ms
+             * @description As in a recommendation; it concerns `items`, not `choices`.
+             */
+            deadline_ms?: number | null;
+        };
+        /**
+         * FieldError
+         * @description One offending field.
+         */
+        FieldError: {
+            /** Detail */
+            detail: string;
+            /** Code */
+            code: string;
+            /**
+             * Pointer
+             * @description Into the body: `#/events/0/item_id`.
+             * @default null
+             */
+            pointer: string | null;
+            /**
+             * Parameter
+             * @description Of the path or the query.
+             * @default null
+             */
+            parameter: string | null;
+        };
+        /**
          * HistoryEntryBody
          * @description One event of a stored history.
          */
@@ -303,6 +768,19 @@ export interface components {
             timestamp: number;
             /** Type */
             type: string;
+        };
+        /**
+         * InfluenceBody
+         * @description What one item of the history does for a recommended one.
+         */
+        InfluenceBody: {
+            /** Item Id */
+            item_id: string;
+            /**
+             * Log Prob Drop
+             * @description How much the log-probability falls without this item; below 0 it speaks against the recommended one.
+             */
+            log_prob_drop: number;
         };
         /**
          * InfoAnswer
@@ -323,6 +801,11 @@ export interface components {
              */
             levels: components["schemas"]["LevelBody"][];
             /**
+             * Attributes
+             * @description What `filters` may name, with its type.
+             */
+            attributes: components["schemas"]["AttributeBody"][];
+            /**
              * Limits
              * @description Each name ends with its unit.
              */
@@ -330,6 +813,12 @@ export interface components {
                 [key: string]: number;
             };
             state: components["schemas"]["StateBody"];
+            /**
+             * Access
+             * @description `open` where everybody may call, because no keys are configured.
+             * @enum {string}
+             */
+            access: "open" | "keys";
         };
         /**
          * ItemAnswer
@@ -374,6 +863,86 @@ export interface components {
             status: "alive";
         };
         /**
+         * PlaceBody
+         * @description One place of the browsed tree.
+         */
+        PlaceBody: {
+            /**
+             * Name
+             * @description Of the category or item; of a group its most telling words.
+             */
+            name: string;
+            /**
+             * Path
+             * @description For `path` in a request.
+             */
+            path: string[];
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "category" | "group" | "item";
+            /**
+             * Items
+             * @description Items here; of those that pass, where a request has filters.
+             */
+            items: number;
+            /**
+             * Item Id
+             * @description Of an item.
+             */
+            item_id?: string | null;
+        };
+        /**
+         * Problem
+         * @description Every error (RFC 9457).
+         */
+        Problem: {
+            /** Type */
+            type: string;
+            /** Title */
+            title: string;
+            /** Status */
+            status: number;
+            /** Detail */
+            detail: string;
+            /** Instance */
+            instance: string;
+            /**
+             * Code
+             * @description Stable; decide by this one.
+             */
+            code: string;
+            /** Errors */
+            errors: components["schemas"]["FieldError"][];
+            /** Request Id */
+            request_id: string;
+            /** Retryable */
+            retryable: boolean;
+            /**
+             * Results
+             * @description Of code events_not_stored: what became of each event.
+             * @default null
+             */
+            results: components["schemas"]["EventResult"][] | null;
+        };
+        /**
+         * RangeBody
+         * @description Between two numbers, both included; at least one of them.
+         */
+        RangeBody: {
+            /**
+             * Min
+             * @description Smallest value that passes.
+             */
+            min?: number | null;
+            /**
+             * Max
+             * @description Largest value that passes.
+             */
+            max?: number | null;
+        };
+        /**
          * ReadyAnswer
          * @description The service can be sent requests.
          */
@@ -400,12 +969,23 @@ export interface components {
             recommendation_id: string;
             /** Bundle */
             bundle: string;
+            /**
+             * Variant
+             * @description The role that the bundle has.
+             * @enum {string}
+             */
+            variant: "active" | "canary";
             /** Catalogue Version */
             catalogue_version: number;
             /** Items */
             items: components["schemas"]["RecommendedItemBody"][];
             /** @description null for a full answer. */
             degraded: components["schemas"]["Degraded"] | null;
+            /**
+             * Certified
+             * @description Whether the items are proven to be the best of the whole catalogue by the served score; null where nothing was searched, there was no time for all levels or the order is not the score's alone.
+             */
+            certified: boolean | null;
             /** Took Ms */
             took_ms: number;
             /**
@@ -413,6 +993,35 @@ export interface components {
              * @description Items of the history that the catalogue does not hold.
              */
             unknown_history_items: number;
+        };
+        /**
+         * RecommendBatch
+         * @description Several recommendations, answered each for itself.
+         * @example {
+         *       "requests": [
+         *         {
+         *           "k": 5,
+         *           "user_id": "u-17"
+         *         },
+         *         {
+         *           "history": [
+         *             "B000052YAN"
+         *           ]
+         *         }
+         *       ]
+         *     }
+         */
+        RecommendBatch: {
+            /** Requests */
+            requests: components["schemas"]["RecommendRequest"][];
+        };
+        /**
+         * RecommendBatchAnswer
+         * @description What became of the requests, in their order.
+         */
+        RecommendBatchAnswer: {
+            /** Results */
+            results: components["schemas"]["BatchedAnswer"][];
         };
         /**
          * RecommendRequest
@@ -433,11 +1042,25 @@ export interface components {
          *         ]
          *       ],
          *       "explain": true,
+         *       "filters": {
+         *         "brand": [
+         *           "Essie",
+         *           "OPI"
+         *         ],
+         *         "price": {
+         *           "max": 15
+         *         }
+         *       },
          *       "history": [
          *         "B000052YAN",
          *         "B00005M9MG"
          *       ],
          *       "k": 10
+         *     }
+         * @example {
+         *       "beam": "auto",
+         *       "deadline_ms": 40,
+         *       "user_id": "u-17"
          *     }
          */
         RecommendRequest: {
@@ -476,11 +1099,66 @@ export interface components {
              */
             categories: string[][];
             /**
+             * Filters
+             * @description Conditions on the attributes that /v1/info lists: a value, a list of values of which any passes, or an object with min and max (both included). An item must pass all; one without a value passes none.
+             * @default {}
+             */
+            filters: {
+                [key: string]: (string | number | boolean) | (string | number | boolean)[] | components["schemas"]["RangeBody"];
+            };
+            /**
+             * Path
+             * @description Names from /v1/explore or /v1/taxonomy: only items of this place. An item counts where its first category path puts it; `categories` counts all of its paths.
+             * @default []
+             */
+            path: string[];
+            /**
              * Explain
-             * @description Add the log-probability of every level.
+             * @description Say of every item why it is there.
              * @default false
              */
             explain: boolean;
+            /**
+             * After
+             * @description The recommendation_id of the page before: neither its items nor those of the pages before it are repeated. Known for 30 minutes.
+             */
+            after?: string | null;
+            /**
+             * Anchor
+             * @description Items that are being looked at: read as the newest of the history, never returned.
+             * @default []
+             */
+            anchor: string[];
+            /**
+             * Diversity
+             * @description 0 orders by score; 1 by the shares of coarse categories in the history (calibrated); in between by both.
+             * @default 0
+             */
+            diversity: number;
+            /**
+             * Exploration
+             * @description Above 0 items are drawn by chance from the best ones found, with this temperature, and each tells its `propensity`; not together with `diversity`.
+             * @default 0
+             */
+            exploration: number;
+            /**
+             * Context
+             * @description Written to the log with the recommendation_id and the items; of no other effect.
+             * @default {}
+             */
+            context: {
+                [key: string]: string | boolean | number;
+            };
+            /**
+             * Beam
+             * @description How many prefixes the search keeps per level, at least `k`; the bundle's number by default. `auto` doubles it until the answer is certified or time is up.
+             */
+            beam?: (number | "auto") | null;
+            /**
+             * Deadline Ms
+             * @description Time for this answer in milliseconds, at most the service's own. When it is short, the fine levels are popular instead of searched: see `degraded.levels`.
+             */
+            deadline_ms?: number | null;
         };
         /**
          * RecommendedItemBody
@@ -496,12 +1174,12 @@ export interface components {
             rank: number;
             /**
              * Score
-             * @description The bundle's ranking score; falls with the rank.
+             * @description The bundle's ranking score; falls with the rank, but for `diversity` and `exploration`.
              */
             score: number;
             /**
              * Source
-             * @description `generated` from the history, or `popular`.
+             * @description `generated` from the history; `partial`, generated in the coarse levels and popular below; or `popular`.
              */
             source: string;
             /** Title */
@@ -518,9 +1196,44 @@ export interface components {
             semantic_id: number[];
             /**
              * Level Log Probs
-             * @description Per level, with `explain`; null for popular items.
+             * @description Per generated level, with `explain`; null for popular items.
              */
             level_log_probs?: number[] | null;
+            /** @description With `explain`. */
+            explanation?: components["schemas"]["ExplanationBody"] | null;
+            /**
+             * Propensity
+             * @description With `exploration`: the probability of this item here, given those before.
+             */
+            propensity?: number | null;
+        };
+        /**
+         * Rollout
+         * @description Which bundle has which role.
+         */
+        Rollout: {
+            /**
+             * Version
+             * @description Grows by one with every change.
+             * @default 0
+             */
+            version: number;
+            /** @description Serves everybody whom the canary does not. */
+            active: components["schemas"]["BundleReference"];
+            /** @description Was active before, and is kept ready for a rollback. */
+            previous?: components["schemas"]["BundleReference"] | null;
+            /** @description Serves some users. */
+            canary?: components["schemas"]["BundleReference"] | null;
+            /**
+             * Canary Percent
+             * @description Of the users.
+             * @default 0
+             */
+            canary_percent: number;
+            /** @description Computes what is served, too; compared and counted, not served. */
+            shadow?: components["schemas"]["BundleReference"] | null;
+            /** @description Ready and without a role. */
+            loaded?: components["schemas"]["BundleReference"] | null;
         };
         /**
          * StateBody
@@ -534,6 +1247,43 @@ export interface components {
             kind: "memory" | "redis";
             /** Available */
             available: boolean;
+        };
+        /**
+         * StepBody
+         * @description One place on the way to an item.
+         */
+        StepBody: {
+            /** Name */
+            name: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "category" | "group" | "item";
+            /**
+             * Probability
+             * @description Of the next item being there.
+             */
+            probability: number;
+        };
+        /**
+         * TaxonomyAnswer
+         * @description What lies below a place, for nobody in particular.
+         */
+        TaxonomyAnswer: {
+            /** Bundle */
+            bundle: string;
+            /** Catalogue Version */
+            catalogue_version: number;
+            /** Path */
+            path: string[];
+            /** Items Here */
+            items_here: number;
+            /**
+             * Choices
+             * @description In the order of the tree.
+             */
+            choices: components["schemas"]["PlaceBody"][];
         };
         /**
          * UserAnswer
@@ -557,67 +1307,22 @@ export interface components {
              */
             disliked: string[];
             /**
+             * Seen
+             * @description Item ids, more than the history holds.
+             */
+            seen: string[];
+            /**
+             * Event Ids
+             * @description Kept for a while, to recognise repeated events.
+             */
+            event_ids: string[];
+            /**
              * Events
              * @description Events accepted since the user became known.
              */
             events: number;
             /** History Version */
             history_version: number;
-        };
-        /**
-         * FieldError
-         * @description One offending field.
-         */
-        FieldError: {
-            /** Detail */
-            detail: string;
-            /** Code */
-            code: string;
-            /**
-             * Pointer
-             * @description Into the body: `#/events/0/item_id`.
-             * @default null
-             */
-            pointer: string | null;
-            /**
-             * Parameter
-             * @description Of the path or the query.
-             * @default null
-             */
-            parameter: string | null;
-        };
-        /**
-         * Problem
-         * @description Every error (RFC 9457).
-         */
-        Problem: {
-            /** Type */
-            type: string;
-            /** Title */
-            title: string;
-            /** Status */
-            status: number;
-            /** Detail */
-            detail: string;
-            /** Instance */
-            instance: string;
-            /**
-             * Code
-             * @description Stable; decide by this one.
-             */
-            code: string;
-            /** Errors */
-            errors: components["schemas"]["FieldError"][];
-            /** Request Id */
-            request_id: string;
-            /** Retryable */
-            retryable: boolean;
-            /**
-             * Results
-             * @description Of code events_not_stored: what became of each event.
-             * @default null
-             */
-            results: components["schemas"]["EventResult"][] | null;
         };
     };
     responses: never;
@@ -652,6 +1357,24 @@ export interface operations {
             };
             /** @description The body is not valid JSON. */
             400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -695,7 +1418,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many requests are waiting; see Retry-After. */
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
             429: {
                 headers: {
                     /** @description When to try again, in seconds. */
@@ -719,6 +1442,316 @@ export interface operations {
             };
             /** @description The answer was not ready in time; see Retry-After. */
             504: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recommend_batch_v1_recommend_batch_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RecommendBatch"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecommendBatchAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explore_v1_explore_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExploreRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExploreAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer was not ready in time; see Retry-After. */
+            504: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    taxonomy_v1_taxonomy_get: {
+        parameters: {
+            query?: {
+                /** @description Where to look: one parameter for each name. */
+                path?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaxonomyAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
                 headers: {
                     /** @description When to try again, in seconds. */
                     "Retry-After"?: number;
@@ -761,6 +1794,24 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body took too long to come. */
             408: {
                 headers: {
@@ -791,6 +1842,17 @@ export interface operations {
             /** @description Fields are missing, unknown or out of range; `errors` points at them. */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -831,9 +1893,38 @@ export interface operations {
                     "application/json": components["schemas"]["UserAnswer"];
                 };
             };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Fields are missing, unknown or out of range; `errors` points at them. */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -872,9 +1963,38 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Fields are missing, unknown or out of range; `errors` points at them. */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -915,7 +2035,25 @@ export interface operations {
                     "application/json": components["schemas"]["ItemAnswer"];
                 };
             };
-            /** @description The catalogue does not hold the item. */
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -927,6 +2065,376 @@ export interface operations {
             /** @description Fields are missing, unknown or out of range; `errors` points at them. */
             422: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    bundles_v1_bundles_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    load_v1_bundles__name__load_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a folder below COFINE_BUNDLES. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    activate_v1_bundles__name__activate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a folder below COFINE_BUNDLES. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ActivateRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    roll_back_v1_bundles__name__rollback_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a folder below COFINE_BUNDLES. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -951,6 +2459,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["InfoAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };

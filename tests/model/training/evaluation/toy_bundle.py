@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 from scipy.special import log_softmax
 
+from model.attributes import Attributes, Column
 from model.beam_search import BeamResult, beam_search
+from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.catalog import build_catalog
 from model.decoder import Graphs, SearchTree
 from model.manifest import FORMAT_VERSION, LevelFacts, Manifest, ScoreFacts
+from model.strings import StringTable
+from model.taxonomy import Taxonomy, TaxonomyNode
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
 
@@ -92,10 +96,21 @@ def toy_bundle(*, beam_width: int = 50, seed: int = 0, history_length: int = 4) 
         facts={},
         files={},
     )
+    catalog = build_catalog(ITEMS, [f"The {item}" for item in ITEMS], paths, codes)
+    rooms = tuple(("Home", room) for room in ROOMS)
+    places = [((), 0, 3), (("Home",), 0, 3), *((room, i, i + 1) for i, room in enumerate(rooms))]
+    categories = [
+        TaxonomyNode(path, first, end, 4 * (end - first), is_merged=False)
+        for path, first, end in places
+    ]
+    taxonomy = Taxonomy(tuple(categories), rooms)
+    names = StringTable.build([f"Group {node}" for node in range(trie.item_start)])
     return Bundle(
         path=Path("toy"),
         manifest=manifest,
-        catalog=build_catalog(ITEMS, [f"The {item}" for item in ITEMS], paths, codes),
+        catalog=catalog,
+        attributes=Attributes((Column.build("price", "int", [*range(len(ITEMS))]),)),
+        browse=BrowseTree(trie, codes, (taxonomy,), names, catalog.titles, catalog.item_ids),
         tree=SearchTree(trie, vectors, biases),
         popularity=np.arange(len(ITEMS), dtype=np.int64)[::-1].copy(),
         graphs=ToyGraphs(),

@@ -1,0 +1,150 @@
+"""What a user is likely to want next below a place of the browsed tree.
+
+A place's probability is the sum over its trie nodes, which the step graph gives one depth at a time
+from the root down; only the nodes above the place are ever scored. Shapes: D width, W nodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.availability import Availability
+from model.beam_search import StepDecoder
+from model.browse import Place
+from model.bundle import Bundle
+from model.decoder import GraphStepDecoder
+from model.trie import Trie
+from model.types import AnyArray, FloatArray, IntArray, Leaf
+
+_ILLEGAL = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One place that a user may go on to."""
+
+    place: Place
+    probability: float
+    """Of the next item being here; of all items, not of those that pass the filters."""
+    live_items: int
+    """Items here that pass the request's filters."""
+    best: tuple[Leaf, ...]
+    """Some of them: what the search found, best first, then popular ones."""
+
+
+def node_log_probs(
+    decoder: StepDecoder, trie: Trie, h: FloatArray, depth: int, nodes: tuple[int, int]
+) -> FloatArray:
+    """Log-probabilities of the trie nodes `nodes` (first, end) of one depth, [end - first].
+
+    Args:
+        decoder: scores children.
+        trie: of the whole catalogue.
+        h: encoded history [D].
+        depth: of the nodes; 0 is the root, which has probability 1.
+        nodes: first and end, exclusive.
+    """
+    first, end = nodes
+    if depth == 0:
+        return np.zeros(end - first, np.float32)
+    starts = trie.child_start[trie.depth_start[depth - 1] : trie.depth_start[depth]]
+    ends = np.array([first, end - 1])
+    above = np.searchsorted(starts, ends, side="right") - 1 + trie.depth_start[depth - 1]
+    parents: IntArray = np.arange(above[0], above[1] + 1)
+    inherited = node_log_probs(decoder, trie, h, depth - 1, (int(above[0]), int(above[1]) + 1))
+    own = decoder.child_log_probs(h, parents, depth - 1)
+    counts = trie.child_start[parents + 1] - trie.child_start[parents]
+    is_child = np.arange(own.shape[1]) < counts[:, None]
+    flat = (own + inherited[:, None])[is_child]
+    skipped = first - int(trie.child_start[parents[0]])
+    found: FloatArray = flat[skipped : skipped + end - first]
+    return found
+
+
+def place_probabilities(
+    decoder: StepDecoder, trie: Trie, h: FloatArray, places: Sequence[Place]
+) -> list[float]:
+    """The probability of each of `places`, which are of one depth, given h [D]."""
+    first = min(place.first_node for place in places)
+    end = max(place.end_node for place in places)
+    probabilities = np.exp(node_log_probs(decoder, trie, h, places[0].depth, (first, end)))
+    return [
+        float(probabilities[each.first_node - first : each.end_node - first].sum())
+        for each in places
+    ]
+
+
+class Explorer:
+    """Tells the choices below a place of a bundle's tree."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._decoder = GraphStepDecoder(bundle.graphs, bundle.tree)
+        by_popularity = np.argsort(-bundle.popularity, kind="stable")
+        self._popularity_rank = np.empty(len(by_popularity), np.int64)
+        self._popularity_rank[by_popularity] = np.arange(len(by_popularity))
+        shares = (bundle.popularity + 1.0) / (bundle.popularity + 1.0).sum()
+        self._shares_before = np.concatenate([[0.0], np.cumsum(shares)])
+
+    def choices(
+        self,
+        place: Place,
+        h: FloatArray | None,
+        ranked: IntArray,
+        availability: Availability,
+        few: int,
+    ) -> tuple[Choice, ...]:
+        """The choices below `place` that have legal items, the most probable first.
+
+        Args:
+            place: whose choices are wanted.
+            h: encoded history [D]; without one, probabilities are shares of the training events.
+            ranked: leaves that a search found, best first.
+            availability: counts of legal items.
+            few: items to name in each choice, at most.
+        """
+        places = self._bundle.browse.choices(place)
+        if not places:
+            return ()
+        probabilities = self.probabilities(places, h)
+        legal = availability.legal(np.arange(len(self._popularity_rank)))
+        ranks = np.where(legal, self._popularity_rank, _ILLEGAL)
+        running = np.concatenate([[0], np.cumsum(legal)])
+        found = [
+            Choice(
+                each,
+                probability,
+                int(running[each.end_leaf] - running[each.first_leaf]),
+                tuple(_best_below(each, ranked, ranks, few)),
+            )
+            for each, probability in zip(places, probabilities, strict=True)
+        ]
+        alive = [choice for choice in found if choice.live_items]
+        return tuple(sorted(alive, key=lambda choice: -choice.probability))
+
+    def probabilities(self, places: Sequence[Place], h: FloatArray | None) -> list[float]:
+        """The probability of each of `places`, which are of one depth; see `choices`."""
+        if h is not None:
+            return place_probabilities(self._decoder, self._bundle.tree.trie, h, places)
+        before = self._shares_before
+        return [float(before[each.end_leaf] - before[each.first_leaf]) for each in places]
+
+
+def _best_below(place: Place, ranked: IntArray, ranks: AnyArray, few: int) -> list[Leaf]:
+    """A few legal leaves of a place: the first of `ranked` that lie there, then popular ones.
+
+    Args:
+        place: whose items are wanted.
+        ranked: leaves that a search found, best first.
+        ranks: [N]: 0 for the most popular leaf; `_ILLEGAL` for those that must not be named.
+        few: how many leaves at most.
+    """
+    is_here = (ranked >= place.first_leaf) & (ranked < place.end_leaf)
+    best: list[Leaf] = ranked[is_here][:few].tolist()
+    if len(best) < few:
+        here = ranks[place.first_leaf : place.end_leaf]
+        popular = np.argsort(here, kind="stable")[: few + len(best)]
+        popular = popular[here[popular] < _ILLEGAL] + place.first_leaf
+        best += [leaf for leaf in popular.tolist() if leaf not in best][: few - len(best)]
+    return best

@@ -1,0 +1,119 @@
+"""Explanations can be checked: sums along a way, differences between two histories."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.bundle import Bundle
+from model.explain import HISTORY_EXPLAINED, leaf_log_probs
+from model.recommender import Query, Recommender
+from tests.model.table_decoder import NOTHING, TableDecoder, decoders
+from tests.model.training.evaluation.toy_bundle import toy_bundle
+
+
+@pytest.fixture(scope="module")
+def recommender(shop_bundle: Path) -> Recommender:
+    return Recommender(Bundle.open(shop_bundle))
+
+
+@given(decoder=decoders(), data=st.data())
+def test_leaves_are_scored_as_brute_force_scores_them(
+    decoder: TableDecoder, data: st.DataObject
+) -> None:
+    leaf = st.integers(0, decoder.trie.item_count - 1)
+    leaves = np.array(data.draw(st.lists(leaf, min_size=1, max_size=6)))
+
+    found = leaf_log_probs(decoder, decoder.trie, NOTHING, leaves)
+
+    np.testing.assert_array_equal(found, decoder.steps()[leaves])
+
+
+def test_the_way_narrows_down_to_the_items_probability(recommender: Recommender) -> None:
+    bundle = recommender.bundle
+    history = [bundle.catalog.item_id(leaf) for leaf in (7, 90, 200)]
+
+    answer = recommender.recommend(Query(history, k=5, explain=True))
+
+    for item in answer.items:
+        assert item.explanation is not None
+        assert item.level_log_probs is not None
+        steps = item.explanation.way
+        probabilities = [step.probability for step in steps]
+        assert probabilities == sorted(probabilities, reverse=True)
+        expected = np.exp(sum(item.level_log_probs))
+        assert probabilities[-1] == pytest.approx(expected, rel=1e-3)
+        leaf = bundle.catalog.known_leaf(item.item_id)
+        assert steps[-1].place.first_leaf == leaf
+        for step in steps:
+            explored = recommender.recommend(
+                Query(history, exclude_seen=False, path=step.place.path, choices=0)
+            )
+            assert explored.place is not None
+            assert explored.place.probability == pytest.approx(step.probability, rel=1e-3)
+
+
+def test_the_drop_is_the_difference_to_the_history_without_the_item(
+    recommender: Recommender,
+) -> None:
+    catalog = recommender.bundle.catalog
+    history = [catalog.item_id(leaf) for leaf in (7, 90, 7, 200)]
+
+    answer = recommender.recommend(Query(history, k=3, explain=True))
+
+    def log_probs(leaves: list[int]) -> dict[int, float]:
+        h = recommender.encode(np.array(leaves))
+        every = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
+        return dict(zip(every.leaves.tolist(), every.totals().tolist(), strict=True))
+
+    whole = log_probs([7, 90, 7, 200])
+    for left_out, rest in ((200, [7, 90, 7]), (7, [90, 200]), (90, [7, 7, 200])):
+        without = log_probs(rest)
+        for item in answer.items:
+            assert item.explanation is not None
+            influences = {each.item_id: each for each in item.explanation.influences}
+            assert [*influences] == [catalog.item_id(leaf) for leaf in (200, 7, 90)]
+            leaf = catalog.known_leaf(item.item_id)
+            drop = influences[catalog.item_id(left_out)].log_prob_drop
+            assert drop == pytest.approx(whole[leaf] - without[leaf], abs=1e-3)
+
+
+def test_a_single_item_cannot_be_left_out() -> None:
+    answer = Recommender(toy_bundle()).recommend(Query("a", k=2, explain=True))
+
+    assert all(item.explanation and not item.explanation.influences for item in answer.items)
+    assert all(item.explanation and item.explanation.way for item in answer.items)
+
+
+def test_popular_items_are_explained_by_their_share() -> None:
+    bundle = toy_bundle()
+    answer = Recommender(bundle).recommend(Query(k=2, explain=True))
+
+    shares = (bundle.popularity + 1) / (bundle.popularity + 1).sum()
+    for item, leaf in zip(answer.items, (0, 1), strict=True):
+        assert item.explanation is not None
+        assert item.explanation.influences == ()
+        room, *_, last = item.explanation.way
+        assert room.place.name == "Kitchen"
+        assert room.probability == pytest.approx(shares[:4].sum())
+        assert last.probability == pytest.approx(shares[leaf])
+
+
+def test_only_the_newest_items_are_left_out(recommender: Recommender) -> None:
+    catalog = recommender.bundle.catalog
+    length = recommender.bundle.manifest.history_length
+    history = [catalog.item_id(leaf) for leaf in range(length + 9)]
+
+    (item,) = recommender.recommend(Query(history, k=1, explain=True)).items
+
+    assert item.explanation is not None
+    told = [each.item_id for each in item.explanation.influences]
+    assert told == history[::-1][: min(HISTORY_EXPLAINED, length)]
+
+
+def test_nothing_is_explained_unasked() -> None:
+    answer = Recommender(toy_bundle()).recommend(Query("ab", k=2))
+
+    assert [item.explanation for item in answer.items] == [None, None]

@@ -1,0 +1,56 @@
+"""The committed document is the interface; its examples are requests that the service takes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from service.app import create_app
+from service.openapi import openapi_text
+from service.settings import load_settings
+from tests.research_data import PROJECT
+from tests.service.conftest import Client
+
+COMMITTED = PROJECT / "openapi.json"
+
+
+def test_the_interface_changes_with_the_committed_document_only() -> None:
+    assert COMMITTED.read_text(encoding="utf-8") == openapi_text(), (
+        "the HTTP interface is not the one in openapi.json: if the change is meant, run "
+        "`make openapi`, commit the file and tell it in CHANGELOG.md"
+    )
+
+
+def examples() -> list[tuple[str, dict[str, Any]]]:
+    document = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    found = []
+    for route, methods in document["paths"].items():
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+        schema = content.get("application/json", {}).get("schema", {})
+        names = [schema, *schema.get("oneOf", []), *schema.get("anyOf", [])]
+        for name in [each["$ref"].rpartition("/")[2] for each in names if "$ref" in each]:
+            given = document["components"]["schemas"][name].get("examples", [])
+            found += [(route, example) for example in given]
+    return found
+
+
+def test_every_route_with_a_body_has_examples() -> None:
+    routes = {
+        route
+        for route, methods in create_app(load_settings()).openapi()["paths"].items()
+        if "requestBody" in methods.get("post", {})
+    }
+    assert {route for route, _ in examples()} == routes
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("route", "example"), examples())
+async def test_examples_are_refused_for_nothing_but_the_catalogue(
+    client: Client, route: str, example: dict[str, Any]
+) -> None:
+    response = await client.post(route, json=example)
+
+    if response.status_code != 200:
+        assert response.status_code == 422, response.text
+        pointer = response.json()["errors"][0]["pointer"]
+        assert pointer.startswith(("#/categories/", "#/filters/", "#/path/"))
