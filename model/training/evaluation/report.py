@@ -3,6 +3,7 @@
 Knows the numbers and how people read them, not how they were measured.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,13 +175,13 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
 
 
 def plot_training(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw training curves as PNG: losses on the left, validation NDCG@10 on the right.
+    """Draw training curves as PNG: losses by epoch, validation NDCG@10 by minutes of training.
 
     Args:
         history: one mapping per epoch. Every key that ends in `loss` is a part of the training
-            loss; `generator`, `item_head` and `served` are validation NDCG@10; `epoch` is the
-            number on the x axis, counted from 1 when it is missing. Values that are not there
-            leave a gap.
+            loss; `generator`, `item_head` and `served` are validation NDCG@10; `epoch` is its
+            number, counted from 1 when it is missing; `seconds` is what it took, validation left
+            out. Values that are not there leave a gap.
         path: the PNG file; its folder exists.
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -188,25 +189,25 @@ def plot_training(history: Sequence[Mapping[str, float]], path: Path) -> None:
     epochs = [row.get("epoch", number) for number, row in enumerate(history, start=1)]
     parts = sorted({key for row in history for key in row if key.endswith("loss")})
     _draw(losses, epochs, history, {key: key.replace("_", " ") for key in parts})
-    _draw(validation, epochs, history, VALIDATION_LINES)
-    losses.set_title("training loss")
-    validation.set_title("validation NDCG@10")
+    losses.xaxis.get_major_locator().set_params(integer=True)
+    losses.set(title="training loss", xlabel="epoch")
+    minutes = list(itertools.accumulate(row.get("seconds", 0.0) / 60 for row in history))
+    _draw(validation, minutes, history, VALIDATION_LINES)
+    validation.set(title="validation NDCG@10", xlabel="minutes of training")
     _save(figure, path)
 
 
 def _draw(
     axes: Any,  # an Axes; matplotlib's type is not exported for annotations of arrays of them
-    epochs: Sequence[float],
+    places: Sequence[float],
     history: Sequence[Mapping[str, float]],
     lines: Mapping[str, str],
 ) -> None:
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     for key, label in lines.items():
         if any(key in row for row in history):
             values = [row.get(key, float("nan")) for row in history]
-            axes.plot(epochs, values, marker=".", label=label)
+            axes.plot(places, values, marker=".", label=label)
     if axes.lines:
         axes.legend()
 

@@ -129,7 +129,7 @@ def test_terminal_shows_both_maskings_and_the_search_error(evaluation: Evaluatio
 
 def test_training_curves_change_with_the_history(tmp_path: Path) -> None:
     history = [
-        {"epoch": 1.0, "head_loss": 8.0, "generator_loss": 8.2, "served": 0.03, "generator": 0.02},
+        {"epoch": 1.0, "head_loss": 8.0, "generator_loss": 8.2, "served": 0.03, "seconds": 60.0},
         {"epoch": 2.0, "head_loss": 7.0, "generator_loss": 7.5, "served": 0.05, "item_head": 0.04},
     ]
     plot_training(history[:1], tmp_path / "curves.png")
