@@ -49,7 +49,7 @@ CategoryName = Annotated[str, StringConstraints(strict=True, min_length=1, max_l
 CategoryPath = Annotated[list[CategoryName], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
 PlacePath = Annotated[list[CategoryName], Field(max_length=PATH_MAX)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
-ContextName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_CONTROLS)]
+ContextName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 ContextValue = (
     Annotated[str, StringConstraints(max_length=ID_MAX, strict=True)]
     | StrictBool
@@ -112,6 +112,7 @@ class RecommendRequest(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "not": {"required": ["diversity", "exploration"]},
             "examples": [
                 {"user_id": "u-17", "k": 5},
                 {
@@ -122,7 +123,7 @@ class RecommendRequest(RequestBody):
                     "explain": True,
                 },
                 {"user_id": "u-17", "beam": "auto", "deadline_ms": 40},
-            ]
+            ],
         }
     )
 
@@ -180,10 +181,9 @@ class RecommendRequest(RequestBody):
     context: dict[ContextName, ContextValue] = Field(
         default={},
         max_length=CONTEXT_MAX,
-        description="Written to the log with the recommendation_id and the items; of no other "
-        "effect.",
+        description="Written to the log, and to the event log, with the recommendation_id and the "
+        "items; of no other effect.",
     )
-
     beam: Beam | None = Field(
         default=None,
         description="How many prefixes the search keeps per level, at least `k`; the bundle's "
@@ -197,9 +197,9 @@ class RecommendRequest(RequestBody):
 
     @model_validator(mode="after")
     def _has_one_order(self) -> "RecommendRequest":
-        if self.diversity > 0 and self.exploration > 0:
+        if {"diversity", "exploration"} <= self.model_fields_set:
             raise PydanticCustomError(
-                "two_orders", "diversity and exploration exclude one another: set one of them to 0"
+                "two_orders", "diversity and exploration exclude one another: give one of them"
             )
         return self
 

@@ -71,6 +71,12 @@ class Shop:
             answer = recommend(client, user_id=user_id)
             return answer["variant"], answer["bundle"]
 
+    def explored(self, place: int, user_id: str) -> tuple[str, str]:
+        with self.replicas[place].client() as client:
+            client.headers.update(headers_of("read"))
+            answer = client.post("/v1/explore", json={"user_id": user_id}).json()
+            return answer["variant"], answer["bundle"]
+
     def wait_for_all(self, version: int) -> None:
         for place in range(len(self.replicas)):
             wait_until(
@@ -179,6 +185,7 @@ def test_a_canary_serves_the_same_users_everywhere(shop: Shop) -> None:
     assert len(set(expected.values())) == 2
     for place in (0, 1):
         assert {user: shop.served(place, user) for user in USERS} == expected
+        assert {user: shop.explored(place, user) for user in USERS} == expected
     served = shop.replicas[0].metric('cofine_variant_duration_seconds_count{variant="canary"}')
     assert served == sum(variant == "canary" for variant, _ in expected.values())
 

@@ -27,8 +27,15 @@ class SlowRecommender(TableRecommender):
         return super().recommend(query)
 
 
-async def post(client: Client, **headers: str) -> Any:
-    return await client.post("/v1/recommend", json={"history": ["polish"]}, headers=headers)
+BODIES: dict[str, Any] = {
+    "/v1/recommend": {"history": ["polish"]},
+    "/v1/recommend:batch": {"requests": [{"history": ["polish"]}]},
+    "/v1/explore": {"history": ["polish"]},
+}
+
+
+async def post(client: Client, route: str = "/v1/recommend", **headers: str) -> Any:
+    return await client.post(route, json=BODIES[route], headers=headers)
 
 
 async def on_bare_asgi(client: Client, receive: Any) -> list[Any]:
@@ -47,26 +54,27 @@ async def on_bare_asgi(client: Client, receive: Any) -> list[Any]:
     return sent
 
 
+@pytest.mark.parametrize("route", BODIES)
 async def test_a_refusal_is_a_whole_problem_with_the_clients_request_id(
-    start_app: AppClient,
+    start_app: AppClient, route: str
 ) -> None:
     slow = GatedRecommender()
     async with start_app(always(slow), queue_max_requests=1, deadline_ms=30_000) as client:
-        asked = [asyncio.create_task(post(client)) for _ in range(12)]
+        asked = [asyncio.create_task(post(client, route)) for _ in range(12)]
         done: set[asyncio.Task[Any]] = set()
         while len(done) < 10:  # all but the one that is computed and the one that waits
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=10)
         for refused in done:
             found = check_problem(refused.result(), 429, "queue_full")
             assert "1 requests are waiting" in found["detail"]
-        own = await post(client, **{"X-Request-ID": "mine-7"})
+        own = await post(client, route, **{"X-Request-ID": "mine-7"})
         assert check_problem(own, 429, "queue_full")["request_id"] == "mine-7"
         slow.gate.set()
         answers = await asyncio.gather(*asked)
         text = await client.scrape()
     assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 10
     assert 'cofine_admission_rejected_total{reason="queue_full"} 11.0' in text
-    labels = 'method="POST",route="/v1/recommend",status="429"'
+    labels = f'method="POST",route="{route}",status="429"'
     assert f"cofine_http_request_duration_seconds_count{{{labels}}} 11.0" in text
 
 

@@ -4,15 +4,19 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model import event_log as log_format
+from model.recommender import RecommendedItem
 from service.errors import EventLogUnavailableError, SettingsError
 from service.event_log import WAITING_MAX, EventLog
+from service.impressions import Impressions
 from service.metrics import Metrics
+from service.recommendation_id import RecommendationIds
 from service.settings import load_settings
 from tests.service.conftest import AppClient
 from tests.service.problem_shape import check_problem
@@ -72,7 +76,7 @@ async def test_events_and_impressions_are_logged(start_app: AppClient, tmp_path:
         "recommendation_id": shown["recommendation_id"],
         "user_id": "ann",
         "bundle": "table",
-        "variant": "default",
+        "variant": "active",
         "items": [
             {name: each[name] for name in ("item_id", "rank", "source", "score")}
             for each in shown["items"]
@@ -84,7 +88,7 @@ async def test_events_and_impressions_are_logged(start_app: AppClient, tmp_path:
         "logged_ms": 0,
         "recommended_ms": 0,
         "bundle": "table",
-        "variant": "default",
+        "variant": "active",
         "rank": 2,
         "source": "popular",
     }
@@ -190,6 +194,22 @@ async def test_concurrent_requests_are_all_on_the_disk_when_told_so(tmp_path: Pa
 
     assert all(await asyncio.gather(*(one(number) for number in range(200))))
     await log.close()
+
+
+async def test_impressions_tell_context_and_propensities(tmp_path: Path) -> None:
+    metrics = Metrics()
+    log = EventLog(tmp_path, metrics)
+    log.start()
+    impressions = Impressions(RecommendationIds(), metrics, log)
+    drawn = RecommendedItem("soap", 1, -0.5, "generated", "Soap", ("Bath",), (0,), (-0.5,))
+    items = [replace(drawn, propensity=0.25), replace(drawn, item_id="file", rank=2)]
+    impressions.record(None, items, bundle="b", variant="active", context={"page": "home"})
+    impressions.record(None, items[1:], bundle="b", variant="active", context={})
+    await log.close()
+    with_context, without = records(tmp_path)
+    assert with_context["context"] == {"page": "home"}
+    assert [item.get("propensity") for item in with_context["items"]] == [0.25, None]
+    assert "context" not in without
 
 
 async def test_a_log_that_hangs_refuses_events_and_drops_impressions(tmp_path: Path) -> None:

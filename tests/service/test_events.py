@@ -68,6 +68,11 @@ async def test_a_disliked_item_is_in_no_answer_to_the_user(client: Client) -> No
         items = [item["item_id"] for item in answer.json()["items"]]
         assert items
         assert "file" not in items
+        explored = (await client.post("/v1/explore", json={"user_id": "u", **body})).text
+        assert "polish" in explored or "lipstick" in explored
+        assert '"file"' not in explored
+        batch = {"requests": [{"user_id": "u", **body}]}
+        assert '"file"' not in (await client.post("/v1/recommend:batch", json=batch)).text
     others = await client.post("/v1/recommend", json={"user_id": "v"})
     assert "file" in [item["item_id"] for item in others.json()["items"]]
 

@@ -1143,7 +1143,7 @@ export interface components {
             exploration: number;
             /**
              * Context
-             * @description Written to the log with the recommendation_id and the items; of no other effect.
+             * @description Written to the log, and to the event log, with the recommendation_id and the items; of no other effect.
              * @default {}
              */
             context: {
