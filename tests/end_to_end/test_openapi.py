@@ -14,6 +14,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
@@ -86,10 +87,11 @@ def test_the_service_keeps_its_promises(
     def keeps(case: schemathesis.Case[Any]) -> None:
         response = case.call(headers=KEY)
         if path in ("/v1/recommend", "/v1/explore") and mode is GenerationMode.POSITIVE:
-            case.validate_response(
-                response, headers=KEY, excluded_checks=[positive_data_acceptance]
-            )
-            if response.status_code != 200:
+            refusable: list[Any] = [positive_data_acceptance, not_a_server_error]
+            case.validate_response(response, headers=KEY, excluded_checks=refusable)
+            if response.status_code == 504:
+                assert "deadline_ms" in str(case.body)  # a millisecond may be too short
+            elif response.status_code != 200:
                 assert response.status_code == 422
                 assert response.json()["errors"][0]["pointer"].startswith(
                     ("#/categories/", "#/filters/", "#/path/")

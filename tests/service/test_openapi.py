@@ -1,6 +1,7 @@
 """The committed document is the interface; its examples are requests that the service takes."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from service.app import create_app
 from service.openapi import openapi_text
 from service.settings import load_settings
+from tests.keys import headers_of, write_keys
 from tests.research_data import PROJECT
-from tests.service.conftest import Client
+from tests.service.conftest import AppClient
 
 COMMITTED = PROJECT / "openapi.json"
 
@@ -45,12 +47,18 @@ def test_every_route_with_a_body_has_examples() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("route", "example"), examples())
-async def test_examples_are_refused_for_nothing_but_the_catalogue(
-    client: Client, route: str, example: dict[str, Any]
+async def test_examples_are_refused_for_nothing_but_what_they_name(
+    start_app: AppClient, tmp_path: Path, route: str, example: dict[str, Any]
 ) -> None:
-    response = await client.post(route, json=example)
+    scope = "admin" if route.startswith("/v1/bundles") else "write" if "events" in route else "read"
+    address = route.format(name="nowhere")
+    async with start_app(keys=write_keys(tmp_path)) as client:
+        response = await client.post(address, json=example, headers=headers_of(scope))
 
-    if response.status_code != 200:
-        assert response.status_code == 422, response.text
+    if response.status_code == 422:
         pointer = response.json()["errors"][0]["pointer"]
         assert pointer.startswith(("#/categories/", "#/filters/", "#/path/"))
+    elif address != route:
+        assert response.json()["code"] == "bundle_not_found"
+    else:
+        assert response.status_code == 200, response.text
