@@ -108,19 +108,18 @@ class _Below:
     """What lies below one node, as ranges: of former leaves, and of the sorted new items."""
 
     node: int
-    is_item: bool
     old: slice
     new: slice
 
     @property
     def was(self) -> int:
         """Former items below it."""
-        return self.old.stop - self.old.start
+        return int(self.old.stop - self.old.start)
 
     @property
     def come(self) -> int:
         """New items below it."""
-        return self.new.stop - self.new.start
+        return int(self.new.stop - self.new.start)
 
 
 def _touched(trie: Trie, leaves: Positions) -> Iterator[_Below]:
@@ -133,7 +132,6 @@ def _touched(trie: Trie, leaves: Positions) -> Iterator[_Below]:
         for node, was_first, was_end, new_first, new_end in ranges:
             yield _Below(
                 int(node),
-                depth == trie.levels + 1,
                 slice(int(was_first), int(was_end)),
                 slice(int(new_first), int(new_end)),
             )

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model.attributes import Attributes
 from model.availability import legal_below
+from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.catalog import build_catalog
 from model.decoder import Graphs, SearchTree
 from model.manifest import FORMAT_VERSION, LevelFacts, Manifest, ScoreFacts
+from model.strings import StringTable
 from model.training.graphs import export_graphs
 from model.training.network import Network, NetworkShape
 from model.trie import Trie
@@ -130,10 +133,14 @@ def synthetic_bundle(items: int, folder: Path) -> Bundle:
         facts={},
         files={},
     )
+    catalog = build_catalog(ids, ids, paths, codes)
+    unnamed = StringTable(np.empty(0, np.uint8), np.zeros(trie.item_start + 1, np.int64))
     return Bundle(
         path=folder,
         manifest=manifest,
-        catalog=build_catalog(ids, ids, paths, codes),
+        catalog=catalog,
+        attributes=Attributes(),
+        browse=BrowseTree(trie, codes, (), unnamed, catalog.titles, catalog.item_ids),
         tree=loaded.tree,
         popularity=np.arange(items, dtype=np.int64)[::-1].copy(),
         graphs=random_graphs(folder),

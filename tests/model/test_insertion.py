@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_inserted_items_are_as_if_they_had_always_been_there(
 
 @given(catalogues(), st.randoms(use_true_random=False))
 def test_the_order_of_insertions_does_not_matter(
-    catalogue: tuple[IntArray, list[str], FloatArray, int], random: "st.random.Random"
+    catalogue: tuple[IntArray, list[str], FloatArray, int], random: Random
 ) -> None:
     codes, item_ids, vectors, count = catalogue
     before = start(*catalogue)

@@ -34,9 +34,9 @@ def known(shop_bundle: Path) -> list[NewItem]:
 
 
 def as_new(row: dict[str, object], item_id: str) -> NewItem:
-    texts = {name: str(row[name]) for name in ("title", "brand", "description")}
+    title, brand, description = (str(row[name]) for name in ("title", "brand", "description"))
     paths = tuple(tuple(path) for path in row["categories"])  # type: ignore[attr-defined]
-    return NewItem(item_id, **texts, paths=paths)
+    return NewItem(item_id, title, brand, description, paths)
 
 
 def test_the_catalogue_gets_the_codes_of_its_text_levels_again(
