@@ -114,7 +114,7 @@ def assert_well_formed(bundle: Bundle, query: Query, answer: Recommendation) -> 
         assert item.title == catalog.title(leaf)
         assert item.path == catalog.path(leaf)
         assert item.semantic_id == catalog.semantic_id(leaf)
-        by_level = item.source == "generated" and bundle.manifest.decoder == "autoregressive"
+        by_level = item.source != "popular" and bundle.manifest.decoder == "autoregressive"
         assert (item.level_log_probs is not None) == by_level
 
 
