@@ -796,6 +796,12 @@ export interface components {
             /** Items */
             items: number;
             /**
+             * Decoder
+             * @description What writes the codes. A diffusion decoder certifies nothing, and has no log-probability per level.
+             * @enum {string}
+             */
+            decoder: "autoregressive" | "diffusion";
+            /**
              * Levels
              * @description Coarse to fine.
              */
