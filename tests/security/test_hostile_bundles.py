@@ -161,7 +161,7 @@ def test_names_in_a_manifest_do_not_command_the_terminal(copy: Path, tmp_path: P
     files = manifest.files | {evil: manifest.files["trie.npy"]}
     changed = manifest.model_copy(update={"files": files})
     sealed = changed.model_copy(update={"bundle_id": changed.identity()})
-    (copy / MANIFEST).write_text(sealed.model_dump_json(), encoding="utf-8")
+    (copy / MANIFEST).write_text(sealed.model_dump_json(exclude_unset=True), encoding="utf-8")
     service = ServiceProcess(copy, tmp_path)
     service.spawn()
     try:
