@@ -6,7 +6,6 @@ a publishable key to the one user that its token names, whatever the body says o
 keys file everything is open but what needs `admin`.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +56,7 @@ class Caller:
         """Name of what the caller's requests are counted in, None for no limit."""
         if self.key is None or self.key.limit is None:
             return None
-        if self.user_id is None:
-            return self.key.name
-        return f"{self.key.name}:{hashlib.sha256(self.user_id.encode()).hexdigest()[:32]}"
+        return self.key.bucket(self.user_id)
 
 
 class AccessControl:

@@ -94,6 +94,12 @@ class ApiKey(Entry):
         """Whether the key is for web pages, and needs a user token."""
         return "publishable" in self.scopes
 
+    def bucket(self, user_id: str | None) -> str:
+        """Return the name of what requests with the key are counted in; users have their own."""
+        if user_id is None:
+            return self.name
+        return f"{self.name}:{hashlib.sha256(user_id.encode()).hexdigest()[:32]}"
+
 
 class UserTokenSecret(Entry):
     """What the shop's backend signs user tokens with."""

@@ -91,6 +91,7 @@ def create_app(
         else:
             serving = Serving(chosen, measured, bundle, make_recommender)
         app.state.serving = serving
+        app.state.keys = keys
         await serving.start()
         keys.start()
         yield

@@ -23,6 +23,14 @@ class RateLimits(Protocol):
         """Count one request and return 0, or return after how long it would pass, uncounted."""
         ...
 
+    async def forget(self, bucket: str, *, deadline_seconds: float) -> None:
+        """Drop what is counted in the bucket.
+
+        Raises:
+            StateUnavailableError: this is not known to have happened; repeat it.
+        """
+        ...
+
 
 class LocalRateLimits:
     """Buckets of this process; used on one event loop."""
@@ -34,6 +42,7 @@ class LocalRateLimits:
     async def wait_seconds(self, bucket: str, limit: Limit) -> float:
         """Count one request and return 0, or return after how long it would pass, uncounted."""
         now = self._clock()
+        self._drop_whole(now)
         interval = 1 / limit.requests_per_second
         whole_at = max(self._whole_at.get(bucket, now), now) + interval
         wait = whole_at - now - limit.burst * interval
@@ -44,6 +53,15 @@ class LocalRateLimits:
         if len(self._whole_at) > BUCKETS_MAX:
             self._whole_at.popitem(last=False)
         return 0.0
+
+    async def forget(self, bucket: str, *, deadline_seconds: float) -> None:  # noqa: ARG002
+        """Drop what is counted in the bucket; always in time."""
+        self._whole_at.pop(bucket, None)
+
+    def _drop_whole(self, now: float) -> None:
+        """Drop what was used longest ago and says nothing any more: names are of users."""
+        while self._whole_at and next(iter(self._whole_at.values())) <= now:
+            self._whole_at.popitem(last=False)
 
 
 def retry_after_seconds(wait: float) -> int:

@@ -23,6 +23,7 @@ redis.call('SET', KEYS[1], string.format('%.0f', whole_at),
            'PX', string.format('%.0f', math.ceil((whole_at - now) / 1000)))
 return 0
 """)
+_FORGET = Script("return redis.call('DEL', KEYS[1])")
 _MICROSECONDS = 1_000_000
 
 
@@ -46,7 +47,7 @@ class RedisRateLimits:
         try:
             wait = await self._connection.run(
                 _TAKE,
-                [f"cofine:rate:{bucket}:1"],
+                [_key(bucket)],
                 [interval, limit.burst],
                 deadline_seconds=self._deadline_seconds,
             )
@@ -54,3 +55,18 @@ class RedisRateLimits:
             self._metrics.rate_limit_local.inc()
             return await self._local.wait_seconds(bucket, limit)
         return int(wait) / _MICROSECONDS
+
+    async def forget(self, bucket: str, *, deadline_seconds: float) -> None:
+        """Drop what is counted in the bucket, in Redis and here.
+
+        What another replica counted alone it drops by itself once the bucket is whole.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`.
+        """
+        await self._local.forget(bucket, deadline_seconds=deadline_seconds)
+        await self._connection.run(_FORGET, [_key(bucket)], [], deadline_seconds=deadline_seconds)
+
+
+def _key(bucket: str) -> str:
+    return f"cofine:rate:{bucket}:1"

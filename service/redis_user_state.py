@@ -9,10 +9,12 @@ base64url, so that no user can break the tag:
     cofine:{u:<id>}:disliked:1   sorted set, item id by newest event time
     cofine:{u:<id>}:event_ids:1  sorted set, event id by arrival in ms
     cofine:{u:<id>}:meta:1       hash: version, events
+    cofine:{u:<id>}:lists:1      list, newest first, of served lists: recommendation id, space,
+                                 when it expires in ms, space, JSON list of item ids
 
-Of a served list, which no user is named in:
+Of a list that was served to nobody in particular:
 
-    cofine:{l:<id>}:list:1       string, JSON list of item ids
+    cofine:{l:<id>}:lists:1      the same, of one served list
 
 Members sort by score and then by bytes, so the version in front keeps arrival order at equal event
 times. Up to 128 entries of up to 64 bytes Redis packs a sorted set into one block. The number at
@@ -29,7 +31,7 @@ from typing import Any
 from service.errors import StateUnavailableError
 from service.metrics import Metrics
 from service.redis_connection import ConnectionLimits, RedisConnection, Script
-from service.served_lists import LIST_TTL_MS
+from service.served_lists import LIST_TTL_MS, USER_LISTS_MAX, owner_of
 from service.user_state import (
     Event,
     HistoryEntry,
@@ -40,7 +42,8 @@ from service.user_state import (
 )
 
 _LOGGER = logging.getLogger(__name__)
-_KEYS = ("history", "seen", "event_ids", "meta", "disliked")
+_LISTS = "lists"
+_KEYS = ("history", "seen", "event_ids", "meta", "disliked", _LISTS)
 _SCHEMA = 1
 _VERSION_DIGITS = 16
 
@@ -94,8 +97,19 @@ return outcomes
 _EVENT_IDS = Script("return redis.call('ZRANGE', KEYS[3], 0, -1)")
 
 _ERASE = Script("return redis.call('DEL', unpack(KEYS))")
-_KEEP_LIST = Script("return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])")
-_READ_LIST = Script("return redis.call('GET', KEYS[1])")
+_KEEP_LIST = Script("""
+redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[2]) - 1)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+""")
+_READ_LIST = Script("""
+for _, kept in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  if string.sub(kept, 1, #ARGV[1]) == ARGV[1] then
+    return string.sub(kept, #ARGV[1] + 1)
+  end
+end
+return false
+""")
 _SCRIPTS = (_READ, _APPEND, _EVENT_IDS, _ERASE, _KEEP_LIST, _READ_LIST)
 
 
@@ -208,33 +222,40 @@ class RedisUserState:
         self._observe("erase", "ok" if erased else "miss", started)
 
     async def keep_list(
-        self, recommendation_id: str, items: Sequence[str], *, deadline_seconds: float
+        self,
+        user_id: str | None,
+        recommendation_id: str,
+        items: Sequence[str],
+        *,
+        deadline_seconds: float,
     ) -> None:
-        """Keep what was served, for a next page.
+        """Keep what was served to the user, or nobody in particular, for a next page.
 
         Raises:
             StateUnavailableError: Redis did not answer within `deadline_seconds`.
         """
         started = time.perf_counter()
-        arguments = (json.dumps(list(items)), LIST_TTL_MS)
-        keys = [list_key(recommendation_id)]
+        kept = f"{self._clock_ms() + LIST_TTL_MS} {json.dumps(list(items))}"
+        arguments = (_list_prefix(recommendation_id) + kept, USER_LISTS_MAX, LIST_TTL_MS)
+        keys = [lists_key(user_id, recommendation_id)]
         await self._run("keep_list", _KEEP_LIST, keys, arguments, deadline_seconds)
         self._observe("keep_list", "ok", started)
 
     async def read_list(
-        self, recommendation_id: str, *, deadline_seconds: float
+        self, user_id: str | None, recommendation_id: str, *, deadline_seconds: float
     ) -> tuple[str, ...] | None:
-        """Return what was served, None when it is not known any more.
+        """Return what was served, None when it is not known, or not any more.
 
         Raises:
             StateUnavailableError: Redis did not answer within `deadline_seconds`, or holds what
                 no release of this schema has written.
         """
         started = time.perf_counter()
-        keys = [list_key(recommendation_id)]
-        reply = await self._run("read_list", _READ_LIST, keys, (), deadline_seconds)
+        keys = [lists_key(user_id, recommendation_id)]
+        arguments = [_list_prefix(recommendation_id)]
+        reply = await self._run("read_list", _READ_LIST, keys, arguments, deadline_seconds)
         try:
-            found = None if reply is None else tuple(str(item) for item in json.loads(reply))
+            found = None if reply is None else _served(reply, self._clock_ms())
         except (ValueError, TypeError):
             _LOGGER.error("list_unreadable")
             self._observe("read_list", "error", started)
@@ -268,9 +289,14 @@ def user_keys(user_id: str) -> list[str]:
     return [f"cofine:{{u:{_encoded(user_id)}}}:{what}:{_SCHEMA}" for what in _KEYS]
 
 
-def list_key(recommendation_id: str) -> str:
-    """Return the key of a served list."""
-    return f"cofine:{{l:{_encoded(recommendation_id)}}}:list:{_SCHEMA}"
+def lists_key(user_id: str | None, recommendation_id: str) -> str:
+    """Return the key that a served list is kept under; the last of a user's keys."""
+    kind, name = owner_of(user_id, recommendation_id)
+    return f"cofine:{{{kind}:{_encoded(name)}}}:{_LISTS}:{_SCHEMA}"
+
+
+def _list_prefix(recommendation_id: str) -> str:
+    return f"{_encoded(recommendation_id)} "
 
 
 def _encoded(identifier: str) -> str:
@@ -290,6 +316,12 @@ def _state(reply: Any) -> UserState:
         events=int(events or 0),
         disliked=tuple(item.decode() for item in disliked),
     )
+
+
+def _served(reply: bytes, now_ms: int) -> tuple[str, ...] | None:
+    """Return the items of the kept list, None when its time is over."""
+    expires_ms, _, items = reply.partition(b" ")
+    return tuple(str(item) for item in json.loads(items)) if int(expires_ms) > now_ms else None
 
 
 def _entry(member: bytes, score: bytes) -> HistoryEntry:

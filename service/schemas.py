@@ -160,7 +160,7 @@ class RecommendRequest(RequestBody):
     after: RecommendationId | None = Field(
         default=None,
         description="The recommendation_id of the page before: neither its items nor those of the "
-        "pages before it are repeated. Known for 30 minutes.",
+        "pages before it are repeated. Known for 30 minutes, and only with the same `user_id`.",
     )
     anchor: list[Identifier] = Field(
         default=[],

@@ -1,15 +1,27 @@
 """The items of recommendations served lately, so that a next page repeats none of them.
 
-Nothing here says whose they are. Lists live `LIST_TTL_MS`, in whatever keeps the user state.
+A list belongs to the user whom it was served to: only that user's next page finds it, and it is
+erased with the user. A list served to nobody in particular belongs to itself. Lists live
+`LIST_TTL_MS`, in whatever keeps the user state, of one user at most `USER_LISTS_MAX`.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 LIST_TTL_MS: Final = 30 * 60_000
 LIST_MAX_ITEMS: Final = 1_000
 """Of a list with all its earlier pages; the newest are kept."""
+USER_LISTS_MAX: Final = 32
+"""The newest are kept: enough for every shelf of a page, or a whole batch, at once."""
+
+_Lists: TypeAlias = OrderedDict[str, tuple[int, tuple[str, ...]]]
+"""Recommendation id -> when the list expires, and its items; the newest last."""
+
+
+def owner_of(user_id: str | None, recommendation_id: str) -> tuple[str, str]:
+    """Return whose a list is: a kind, `u` or `l`, and a name that is unique in it."""
+    return ("l", recommendation_id) if user_id is None else ("u", user_id)
 
 
 class MemoryLists:
@@ -18,7 +30,8 @@ class MemoryLists:
     def __init__(self, max_items: int, clock_ms: Callable[[], int]) -> None:
         self._max_items = max_items
         self._clock_ms = clock_ms
-        self._lists: OrderedDict[str, tuple[int, tuple[str, ...]]] = OrderedDict()
+        # The owner of the newest list is last.
+        self._owners: OrderedDict[tuple[str, str], _Lists] = OrderedDict()
         self._items = 0
 
     @property
@@ -26,19 +39,38 @@ class MemoryLists:
         """Items kept, of all lists."""
         return self._items
 
-    def keep(self, recommendation_id: str, items: Sequence[str]) -> None:
+    def keep(self, user_id: str | None, recommendation_id: str, items: Sequence[str]) -> None:
         """Keep what was served under an id that is used once."""
         now_ms = self._clock_ms()
-        self._lists[recommendation_id] = (now_ms + LIST_TTL_MS, tuple(items))
+        owner = owner_of(user_id, recommendation_id)
+        lists = self._owners.setdefault(owner, OrderedDict())
+        lists[recommendation_id] = (now_ms + LIST_TTL_MS, tuple(items))
+        self._owners.move_to_end(owner)
         self._items += len(items)
-        while self._lists and (self._items > self._max_items or self._oldest_ms() <= now_ms):
-            _, (_, dropped) = self._lists.popitem(last=False)
-            self._items -= len(dropped)
+        if len(lists) > USER_LISTS_MAX:
+            self._drop_oldest(owner)
+        while self._owners and (self._items > self._max_items or self._oldest_ms() <= now_ms):
+            self._drop_oldest(next(iter(self._owners)))
 
-    def read(self, recommendation_id: str) -> tuple[str, ...] | None:
-        """Return what was served, None when it is not known any more."""
-        expires_ms, items = self._lists.get(recommendation_id, (0, ()))
+    def read(self, user_id: str | None, recommendation_id: str) -> tuple[str, ...] | None:
+        """Return what was served, None when it is not known, or not any more."""
+        lists = self._owners.get(owner_of(user_id, recommendation_id), OrderedDict())
+        expires_ms, items = lists.get(recommendation_id, (0, ()))
         return items if expires_ms > self._clock_ms() else None
 
+    def forget(self, user_id: str) -> None:
+        """Drop all lists of the user."""
+        owner = owner_of(user_id, "")
+        while owner in self._owners:
+            self._drop_oldest(owner)
+
+    def _drop_oldest(self, owner: tuple[str, str]) -> None:
+        lists = self._owners[owner]
+        _, (_, dropped) = lists.popitem(last=False)
+        self._items -= len(dropped)
+        if not lists:
+            del self._owners[owner]
+
     def _oldest_ms(self) -> int:
-        return next(iter(self._lists.values()))[0]
+        lists = next(iter(self._owners.values()))
+        return next(iter(lists.values()))[0]

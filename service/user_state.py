@@ -14,7 +14,8 @@ them to it:
   `event_id_window_ms`, counted from arrival. Event ids of different users are unrelated.
 - The history version grows with every accepted event and never repeats for a user, not even after
   an erasure or expiry, because it starts at the clock's milliseconds.
-- A served list is read back as it was kept for 30 minutes, then it is not known; it names no user.
+- A served list is read back as it was kept, for its user only, for 30 minutes or until it is not
+  among the user's last `USER_LISTS_MAX`; then it is not known. An erasure takes the user's lists.
 - A user without accepted events for `ttl_ms` (plus or minus 10 %) is forgotten whole.
 
 Item ids are stored as they came, whatever catalogue is in service.
@@ -146,15 +147,20 @@ class UserStateStore(Protocol):
         ...
 
     async def keep_list(
-        self, recommendation_id: str, items: Sequence[str], *, deadline_seconds: float
+        self,
+        user_id: str | None,
+        recommendation_id: str,
+        items: Sequence[str],
+        *,
+        deadline_seconds: float,
     ) -> None:
-        """Keep what was served, for a next page."""
+        """Keep what was served to the user, or nobody in particular, for a next page."""
         ...
 
     async def read_list(
-        self, recommendation_id: str, *, deadline_seconds: float
+        self, user_id: str | None, recommendation_id: str, *, deadline_seconds: float
     ) -> tuple[str, ...] | None:
-        """Return what was served, None when it is not known any more."""
+        """Return what was served, None when it is not known, or not any more."""
         ...
 
 
@@ -259,25 +265,28 @@ class MemoryUserState:
     async def erase(self, user_id: str, *, deadline_seconds: float) -> None:  # noqa: ARG002
         """Forget the user totally."""
         self._drop(user_id)
+        self._lists.forget(user_id)
 
     async def keep_list(
         self,
+        user_id: str | None,
         recommendation_id: str,
         items: Sequence[str],
         *,
         deadline_seconds: float,  # noqa: ARG002
     ) -> None:
-        """Keep what was served, for a next page; always in time."""
-        self._lists.keep(recommendation_id, items)
+        """Keep what was served to the user, or nobody in particular; always in time."""
+        self._lists.keep(user_id, recommendation_id, items)
 
     async def read_list(
         self,
+        user_id: str | None,
         recommendation_id: str,
         *,
         deadline_seconds: float,  # noqa: ARG002
     ) -> tuple[str, ...] | None:
-        """Return what was served, None when it is not known any more; always in time."""
-        return self._lists.read(recommendation_id)
+        """Return what was served, None when it is not known, or not any more; always in time."""
+        return self._lists.read(user_id, recommendation_id)
 
     def _find(self, user_id: str) -> _User | None:
         """Return the living user and mark it used."""

@@ -74,7 +74,7 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     started = time.perf_counter()
     deadline = deadline_of(serving, body.deadline_ms)
     state, is_degraded = await read_state(serving, body.user_id, deadline)
-    earlier = await _earlier_pages(serving, body.after, deadline)
+    earlier = await _earlier_pages(serving, body, deadline)
     query = query_of(body, state, deadline)
     query = replace(query, exclude=[*query.exclude, *(earlier or ())])
     served = serving.variants.serving(body.user_id)
@@ -90,8 +90,8 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     )
     _log(recommendation_id, body, found)
     if len(found.items) == body.k and not is_degraded:  # else there is no next page to ask for
-        page = [item.item_id for item in found.items]
-        await _keep(serving, recommendation_id, [*(earlier or ()), *page], deadline)
+        shown = [*(earlier or ()), *(item.item_id for item in found.items)]
+        await _keep(serving, body.user_id, recommendation_id, shown, deadline)
     is_unpaged = body.after is not None and earlier is None
     if is_unpaged:
         serving.metrics.degraded["paging"].inc()
@@ -129,27 +129,32 @@ def degraded(
 
 
 async def _earlier_pages(
-    serving: Serving, after: str | None, deadline: float
+    serving: Serving, body: RecommendRequest, deadline: float
 ) -> tuple[str, ...] | None:
     """Return the items of the pages before, None when there are none or they are not known."""
-    if after is None:
+    if body.after is None:
         return None
     try:
         return await serving.store.read_list(
-            after, deadline_seconds=_read_seconds(serving, deadline)
+            body.user_id, body.after, deadline_seconds=_read_seconds(serving, deadline)
         )
     except StateUnavailableError:
         return None
 
 
 async def _keep(
-    serving: Serving, recommendation_id: str, served: Sequence[str], deadline: float
+    serving: Serving,
+    user_id: str | None,
+    recommendation_id: str,
+    served: Sequence[str],
+    deadline: float,
 ) -> None:
     """Keep what was served; without it the next page says `degraded.paging`."""
     most_seconds = serving.settings.state_read_deadline_ms / 1_000
     left_seconds = max(LATE_SECONDS, deadline - time.perf_counter())
     with contextlib.suppress(StateUnavailableError):
         await serving.store.keep_list(
+            user_id,
             recommendation_id,
             served[-LIST_MAX_ITEMS:],
             deadline_seconds=min(most_seconds, left_seconds),

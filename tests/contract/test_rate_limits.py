@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.api_keys import Limit
+from service.errors import StateUnavailableError
 from service.metrics import Metrics
 from service.rate_limits import BUCKETS_MAX, LocalRateLimits, RateLimits, retry_after_seconds
 from service.redis_connection import ConnectionLimits, RedisConnection
@@ -129,3 +130,30 @@ async def test_without_redis_the_limit_holds_in_the_process(own_redis_server: Re
         waits = [await limits.wait_seconds("a", SLOW) for _ in range(7)]
         assert [wait > 0 for wait in waits] == [False] * 5 + [True] * 2
         assert b"cofine_rate_limit_local_total 7.0" in metrics.render()
+
+
+async def test_a_forgotten_bucket_is_whole_and_leaves_nothing(limits: RateLimits) -> None:
+    for bucket in ("a", "b"):
+        while await limits.wait_seconds(bucket, SLOW) == 0:
+            pass
+    await limits.forget("a", deadline_seconds=DEADLINE_SECONDS)
+    await limits.forget("unknown", deadline_seconds=DEADLINE_SECONDS)
+    assert await limits.wait_seconds("b", SLOW) > 0
+    assert await limits.wait_seconds("a", SLOW) == 0
+
+
+async def test_forgetting_is_refused_while_redis_is_away(own_redis_server: RedisServer) -> None:
+    async with connected(own_redis_server, deadline_seconds=0.2) as (limits, _):
+        own_redis_server.kill()
+        with pytest.raises(StateUnavailableError):
+            await limits.forget("a", deadline_seconds=0.2)
+
+
+async def test_whole_buckets_are_dropped_from_memory() -> None:
+    now = 1_000.0
+    limits = LocalRateLimits(lambda: now)
+    for number in range(10):
+        await limits.wait_seconds(str(number), QUICK)
+    now += 1 / QUICK.requests_per_second
+    await limits.wait_seconds("last", QUICK)
+    assert list(limits._whole_at) == ["last"]

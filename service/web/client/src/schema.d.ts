@@ -132,7 +132,10 @@ export interface paths {
         };
         /**
          * Read User
-         * @description Tell everything that is stored of a user; an unknown user has an empty history.
+         * @description Tell what is stored of a user; an unknown user has an empty history.
+         *
+         *     Of what is kept for an hour at most, the items of pages served and the counts of requests,
+         *     nothing is told; an erasure takes it as well.
          */
         get: operations["read_user_v1_users__user_id__get"];
         put?: never;
@@ -1126,7 +1129,7 @@ export interface components {
             explain: boolean;
             /**
              * After
-             * @description The recommendation_id of the page before: neither its items nor those of the pages before it are repeated. Known for 30 minutes.
+             * @description The recommendation_id of the page before: neither its items nor those of the pages before it are repeated. Known for 30 minutes, and only with the same `user_id`.
              */
             after?: string | null;
             /**
