@@ -254,11 +254,18 @@ class _Attempts:
 
 
 class Client:
-    """Talks to one service; safe for threads, to be closed or used in a `with`."""
+    """Talks to one service; safe for threads, to be closed or used in a `with`.
 
-    def __init__(self, url: str, patience: Patience | None = None) -> None:
+    `key` is what the service's operator issued; without one, a service that asks for keys refuses.
+    """
+
+    def __init__(
+        self, url: str, patience: Patience | None = None, *, key: str | None = None
+    ) -> None:
         self._patience = patience or Patience()
-        self._http = httpx2.Client(base_url=url, timeout=self._patience.timeout_seconds)
+        self._http = httpx2.Client(
+            base_url=url, timeout=self._patience.timeout_seconds, headers=_headers(key)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -308,11 +315,18 @@ class Client:
 
 
 class AsyncClient:
-    """Talks to one service from an event loop; to be closed or used in an `async with`."""
+    """Talks to one service from an event loop; to be closed or used in an `async with`.
 
-    def __init__(self, url: str, patience: Patience | None = None) -> None:
+    `key` is that of `Client`.
+    """
+
+    def __init__(
+        self, url: str, patience: Patience | None = None, *, key: str | None = None
+    ) -> None:
         self._patience = patience or Patience()
-        self._http = httpx2.AsyncClient(base_url=url, timeout=self._patience.timeout_seconds)
+        self._http = httpx2.AsyncClient(
+            base_url=url, timeout=self._patience.timeout_seconds, headers=_headers(key)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -359,6 +373,10 @@ class AsyncClient:
             except ProblemError as error:
                 failure = error
             await asyncio.sleep(attempts.pause_after(failure))
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def _path(kind: str, name: str) -> str:

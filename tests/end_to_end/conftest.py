@@ -5,6 +5,7 @@ import pytest
 
 from model.bundle import Bundle
 from tests.end_to_end.service_process import ServiceProcess, running_service
+from tests.keys import write_keys
 
 
 @pytest.fixture
@@ -25,6 +26,16 @@ def shop_service(
 ) -> Iterator[ServiceProcess]:
     """A service on the shop with its state in memory; tests use users of their own."""
     with running_service(any_bundle, tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def keyed_service(
+    shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """A service on the shop that asks for the keys of tests/keys.py."""
+    folder = tmp_path_factory.mktemp("keyed")
+    with running_service(shop_bundle, folder, keys=write_keys(folder)) as service:
         yield service
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from service.client import AsyncClient, Client, ProblemError
 from tests.end_to_end.service_process import ServiceProcess
+from tests.keys import KEYS
 
 
 def test_show_click_dislike_read_and_erase(shop_service: ServiceProcess) -> None:
@@ -47,3 +48,20 @@ def test_many_at_once_from_an_event_loop(shop_service: ServiceProcess) -> None:
         return [len(answer["items"]) for answer in answers]
 
     assert asyncio.run(ask()) == [*range(1, 9)]
+
+
+def test_a_key_opens_what_its_scope_says(keyed_service: ServiceProcess) -> None:
+    with Client(keyed_service.url) as nobody, pytest.raises(ProblemError) as caught:
+        nobody.recommend(k=1)
+    assert caught.value.status == 401
+    with Client(keyed_service.url, key=KEYS["read"]) as reader:
+        assert len(reader.recommend(k=1)["items"]) == 1
+        with pytest.raises(ProblemError) as caught:
+            reader.erase_user("nobody")
+    assert caught.value.status == 403
+
+    async def ask() -> int:
+        async with AsyncClient(keyed_service.url, key=KEYS["read"]) as reader:
+            return len((await reader.recommend(k=1))["items"])
+
+    assert asyncio.run(ask()) == 1

@@ -11,6 +11,7 @@ import pytest
 from service.app import create_app
 from service.settings import load_settings
 from tests.end_to_end.service_process import ServiceProcess
+from tests.keys import headers_of
 from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
@@ -60,10 +61,15 @@ def test_there_are_no_runtime_dependencies() -> None:
 
 
 def test_it_works_with_a_live_service(
-    node: str, shop_service: ServiceProcess, tmp_path: Path
+    node: str, shop_service: ServiceProcess, keyed_service: ServiceProcess, tmp_path: Path
 ) -> None:
     run(TOOLS / "tsc", "--project", "tsconfig.build.json", "--outDir", str(tmp_path))
     (tmp_path / "package.json").write_text('{"type": "module"}', "utf-8")
     module = (tmp_path / "client.js").as_uri()
     tests = CLIENT / "tests" / "client.test.mjs"
-    run(node, "--test", tests, CLIENT=module, SERVICE=shop_service.url)
+    page = headers_of("publishable", "visitor")
+    run(
+        *(node, "--test", tests),
+        **{"CLIENT": module, "SERVICE": shop_service.url, "KEYED_SERVICE": keyed_service.url},
+        **{"KEY": page["Authorization"].removeprefix("Bearer "), "TOKEN": page["X-User-Token"]},
+    )

@@ -58,6 +58,14 @@ export interface Patience {
   readonly attemptsMax: number;
 }
 
+/** What a client may be told besides the service's address. */
+export interface ClientOptions extends Partial<Patience> {
+  /** Issued by the service's operator; pages, where everybody reads it, take a publishable one. */
+  readonly key?: string | undefined;
+  /** Issued by the shop's backend to its visitor; a publishable key needs it. */
+  readonly userToken?: string | undefined;
+}
+
 /** What every call takes besides its own arguments. */
 export interface CallOptions {
   /** Ends the call, the pauses between attempts included. */
@@ -71,11 +79,16 @@ const DEFAULT_PATIENCE: Patience = { timeoutMs: 5_000, deadlineMs: 15_000, attem
 export class Client {
   readonly #url: string;
   readonly #patience: Patience;
+  readonly #headers: Readonly<Record<string, string>>;
 
   /** Talks to the service at `url`, as `https://recommend.example`. */
-  constructor(url: string, patience: Partial<Patience> = {}) {
+  constructor(url: string, { key, userToken, ...patience }: ClientOptions = {}) {
     this.#url = url.replace(/\/+$/, "");
     this.#patience = { ...DEFAULT_PATIENCE, ...patience };
+    this.#headers = {
+      ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
+      ...(userToken === undefined ? {} : { "x-user-token": userToken }),
+    };
   }
 
   /** Items for a user, a history or nobody in particular. */
@@ -137,9 +150,11 @@ export class Client {
       const response = await fetch(this.#url + path, {
         method,
         signal: attempt.signal,
-        ...(body === undefined
-          ? {}
-          : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+        headers: {
+          ...this.#headers,
+          ...(body === undefined ? {} : { "content-type": "application/json" }),
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
       const text = await response.text();
       if (!response.ok) throw refusal(response, text);

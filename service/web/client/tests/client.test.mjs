@@ -1,4 +1,5 @@
-// Run by tests/end_to_end/test_web_client.py: CLIENT names the built module, SERVICE a live service.
+// Run by tests/end_to_end/test_web_client.py: CLIENT names the built module, SERVICE a live service,
+// KEYED_SERVICE one that asks for keys, KEY a publishable key of it and TOKEN one for "visitor".
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -54,6 +55,17 @@ test("a refusal carries the problem and is not repeated", async () => {
   assert.equal(refusal.status, 422);
   assert.equal(refusal.problem.errors[0].pointer, "#/k");
   assert.equal(refusal.isRetryable, false);
+});
+
+test("a page shows its key and its visitor's token", async () => {
+  const { KEYED_SERVICE: url, KEY: key, TOKEN: userToken } = process.env;
+  const request = { user_id: "visitor", k: 3 };
+  const page = new Client(url, { key, userToken });
+  assert.equal((await page.recommend(request)).items.length, 3);
+  for (const options of [{}, { key }, { key: "another", userToken }]) {
+    await assert.rejects(new Client(url, options).recommend(request), { status: 401 });
+  }
+  await assert.rejects(page.recommend({ user_id: "another" }), { status: 403 });
 });
 
 test("tries again after a failed connection and while the service is busy", async () => {
