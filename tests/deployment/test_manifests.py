@@ -213,6 +213,7 @@ BREAKAGES: list[tuple[Policy, str, object]] = [
     (configured, f"{SERVICE}.volumeMounts.0.readOnly", False),
     (configured, "ConfigMap/cofine-settings/data.COFINE_KEYS", REMOVED),
     (configured, "ConfigMap/cofine-settings/data.COFINE_KEYS", "/elsewhere/keys.toml"),
+    (configured, "ConfigMap/cofine-settings/data.COFINE_EVENT_LOG", "/bundle"),
     (configured, f"{SERVICE}.env.0", {"name": "COFINE_STATE_URL", "value": "memory://"}),
     (configured, f"{TRAINING}.containers.0.env.0", {"name": "COFINE_PORT", "value": "1"}),
     (discreet, "ConfigMap/cofine-settings/data.COFINE_STATE_URL", "redis://redis:6379/0"),
@@ -347,15 +348,30 @@ def test_the_retraining_reads_its_settings(tmp_path: Path) -> None:
     assert str(config.workspace) in publish["command"]
 
 
-def test_the_guides_way_back_to_a_former_bundle() -> None:
+def _patches_of_the_guide(heading: str) -> str:
     guide = (PROJECT / "docs" / "kubernetes.md").read_text("utf-8")
-    (patches,) = re.findall(r"```yaml\n(patches:\n.*?)```", guide, flags=re.S)
+    (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", guide, flags=re.S | re.M)
+    (patches,) = re.findall(r"```yaml\n(patches:\n.*?)```", section, flags=re.S)
+    return str(patches)
+
+
+def test_the_guides_way_back_to_a_former_bundle() -> None:
+    patches = _patches_of_the_guide("Upgrade and roll back")
 
     manifests = render(Choice("production", ("bundle-pvc",), patches))
 
     (settings,) = manifests.of_kind("ConfigMap")
     assert settings["data"]["COFINE_BUNDLE"] == "/bundles/0123456789abcdef"
     assert all(list(policy(manifests)) == [] for policy in POLICIES)
+
+
+def test_the_guides_event_log_lacks_nothing_but_the_claim() -> None:
+    manifests = render(Choice("production", (), _patches_of_the_guide("Log events")))
+
+    (service,) = manifests.one("Deployment", "cofine")["spec"]["template"]["spec"]["containers"]
+    assert "COFINE_EVENT_LOG" in {each["name"] for each in service["env"]}
+    complaints = [complaint for policy in POLICIES for complaint in policy(manifests)]
+    assert complaints == ["Deployment cofine: there is no PersistentVolumeClaim cofine-events"]
 
 
 def test_the_pods_run_as_the_user_of_the_image() -> None:

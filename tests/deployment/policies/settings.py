@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import get_args, get_type_hints
@@ -21,6 +22,7 @@ SECRETS = {
     for name, field in Settings.model_fields.items()
     if SecretStr in (field.annotation, *get_args(field.annotation))
 }
+_EVENT_LOG = PREFIX + "EVENT_LOG"
 _STAND_INS = {"url": "redis://redis.example.com:6379/0", "recommendation-secrets": "s" * 64}
 """By the key in a Secret that is not in the repository."""
 _CREDENTIALS = re.compile(r"\w+://[^/\s]*:[^/\s]*@|BEGIN [A-Z ]*PRIVATE KEY|(?i:password|token)=")
@@ -57,7 +59,10 @@ def service_settings(manifests: Manifests, container: Manifest) -> Settings:
     Raises:
         SettingsError: it would refuse to start.
     """
-    with patch.dict(os.environ, environment(manifests, container), clear=True):
+    variables = environment(manifests, container)
+    if _EVENT_LOG in variables:  # the service looks whether it may write there
+        variables[_EVENT_LOG] = tempfile.gettempdir()
+    with patch.dict(os.environ, variables, clear=True):
         return load_settings()
 
 
@@ -89,6 +94,10 @@ def _unusable(manifests: Manifests, container: Manifest) -> Iterator[str]:
     bundle = PurePosixPath(settings.bundle)
     if not read_only & {str(folder) for folder in (bundle, *bundle.parents)}:
         yield f"the bundle {bundle} is not in a read-only volume"
+    log = environment(manifests, container).get(_EVENT_LOG)
+    writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
+    if log is not None and log not in writable:
+        yield f"the event log {log} is not a volume that may be written"
 
 
 def _unguarded(manifests: Manifests, container: Manifest, settings: Settings) -> Iterator[str]:
