@@ -303,7 +303,7 @@ def take_lessons(
 ) -> list[dict[str, float]]:
     """Teach the generator of `best.ckpt`, resuming what an earlier call left in `taught.ckpt`.
 
-    The network of `run` is the taught one afterwards. Without a `task` nothing is validated.
+    The network of `run` is the taught one after any lesson. Without a `task` nothing is validated.
 
     Returns:
         One row per lesson.
@@ -314,8 +314,10 @@ def take_lessons(
     """
     config = run.config
     # A generator that unmasks codes in any order has no choices at nodes to be taught.
-    epochs = config.teaching_epochs if config.decoder == "autoregressive" else 0
-    lessons = Lessons(epochs, config.learning_rate, config.batch_size, config.seed)
+    if config.decoder == "diffusion" or config.teaching_epochs == 0:
+        return []
+    rate = config.learning_rate
+    lessons = Lessons(config.teaching_epochs, rate, config.batch_size, config.seed)
     teaching = Teaching(run.fabric, run.network.module, run.data, lessons)
     path = output / "taught.ckpt"
     if path.is_file():
