@@ -181,8 +181,8 @@ class RecommendRequest(RequestBody):
     context: dict[ContextName, ContextValue] = Field(
         default={},
         max_length=CONTEXT_MAX,
-        description="Written to the log, and to the event log, with the recommendation_id and the "
-        "items; of no other effect.",
+        description="Written to the event log, where there is one, with the recommendation_id and "
+        "the items; of no other effect.",
     )
     beam: Beam | None = Field(
         default=None,

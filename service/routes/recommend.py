@@ -1,7 +1,6 @@
 """POST /v1/recommend."""
 
 import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,7 +38,6 @@ ANSWER_SECONDS = 0.002
 """Of a request's time: for building and sending the answer once the items are there."""
 LATE_SECONDS = 0.003
 """How late an answer that is nearly there may be, instead of none."""
-_LOGGER = logging.getLogger(__name__)
 
 router = APIRouter(tags=["recommend"])
 
@@ -88,7 +86,6 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         variant=served.role,
         context=body.context,
     )
-    _log(recommendation_id, body, found)
     if len(found.items) == body.k and not is_degraded:  # else there is no next page to ask for
         shown = [*(earlier or ()), *(item.item_id for item in found.items)]
         await _keep(serving, body.user_id, recommendation_id, shown, deadline)
@@ -257,19 +254,6 @@ def _unknown_category(
         "give a list of names from coarse to fine, as in an item's path",
         pointer=f"#/categories/{place}",
     )
-
-
-def _log(recommendation_id: str, body: RecommendRequest, found: Recommendation) -> None:
-    """Write down what cannot be told later: the caller's context, and by what chance items came."""
-    if not body.context and body.exploration == 0:
-        return
-    facts = {
-        "recommendation_id": recommendation_id,
-        "items": [item.item_id for item in found.items],
-        "propensities": [item.propensity for item in found.items],
-        "context": body.context,
-    }
-    _LOGGER.info("recommended", extra=facts)
 
 
 def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool) -> None:

@@ -1,6 +1,7 @@
 """Browsing over HTTP: the toy bundle behind the real application."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -15,15 +16,22 @@ from tests.service.problem_shape import check_problem
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def shop() -> AsyncIterator[httpx2.AsyncClient]:
+@asynccontextmanager
+async def running_shop(**chosen: object) -> AsyncIterator[httpx2.AsyncClient]:
+    """The application on the toy bundle; `chosen` are settings."""
     bundle = toy_bundle()
-    app = create_app(load_settings(workers=1), bundle, lambda: Recommender(bundle))
+    app = create_app(load_settings(**{"workers": 1, **chosen}), bundle, lambda: Recommender(bundle))
     transport = httpx2.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=transport, base_url="http://cofine.test") as client,
     ):
+        yield client
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[httpx2.AsyncClient]:
+    async with running_shop() as client:
         yield client
 
 

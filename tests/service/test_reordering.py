@@ -1,15 +1,15 @@
 """Anchors, diversity, exploration and context over HTTP."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.event_log import segments
 from tests.service.conftest import Client
 from tests.service.problem_shape import check_problem
-from tests.service.test_explore import shop
-
-__all__ = ["shop"]
+from tests.service.test_explore import running_shop
 
 pytestmark = pytest.mark.anyio
 
@@ -55,20 +55,23 @@ async def test_unusable_orders_are_pointed_at(client: Client, body: Any, pointer
     assert found["errors"][0]["pointer"].startswith(pointer)
 
 
-async def test_context_and_propensities_are_logged_with_the_answer(
-    shop: Any, caplog: pytest.LogCaptureFixture
+async def test_context_and_propensities_are_in_the_event_log_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="service.routes.recommend")
-    context = {"page": "home", "slot": 2, "is_app": True}
+    caplog.set_level("DEBUG")
+    context = {"page": "the page of ann", "slot": 2, "is_app": True}
     body = {"history": ["a"], "k": 3, "exploration": 0.5, "context": context}
 
-    answer = (await shop.post("/v1/recommend", json=body)).json()
-    await shop.post("/v1/recommend", json={"history": ["a"]})
+    async with running_shop(event_log=tmp_path) as shop:
+        answer = (await shop.post("/v1/recommend", json=body)).json()
+        await shop.post("/v1/recommend", json={"history": ["a"]})
 
-    (record,) = [each for each in caplog.records if each.message == "recommended"]
-    logged = record.__dict__
+    text = "".join(path.read_text(encoding="utf-8") for path in segments(tmp_path))
+    logged, plain = [json.loads(line) for line in text.splitlines()]
     assert logged["recommendation_id"] == answer["recommendation_id"]
     assert logged["context"] == context
-    assert logged["items"] == [item["item_id"] for item in answer["items"]]
-    assert logged["propensities"] == [item["propensity"] for item in answer["items"]]
-    assert json.dumps(logged["context"])
+    for name in ("item_id", "propensity"):
+        assert [item[name] for item in logged["items"]] == [item[name] for item in answer["items"]]
+    assert "context" not in plain
+    # Lines of the process are kept by others, beyond any erasure.
+    assert not any("the page of ann" in str(record.__dict__) for record in caplog.records)

@@ -1152,7 +1152,7 @@ export interface components {
             exploration: number;
             /**
              * Context
-             * @description Written to the log, and to the event log, with the recommendation_id and the items; of no other effect.
+             * @description Written to the event log, where there is one, with the recommendation_id and the items; of no other effect.
              * @default {}
              */
             context: {
