@@ -2,8 +2,9 @@
 
 import base64
 import gc
+import hashlib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import httpx2
 import pytest
 import redis
 
+from model.event_log import compact
+from service.api_keys import entry_text
 from tests.contract.redis_server import RedisServer
 from tests.end_to_end.service_process import (
     ServiceProcess,
@@ -20,13 +23,16 @@ from tests.end_to_end.service_process import (
     running_service,
     wait_until,
 )
-from tests.keys import headers_of, write_keys
+from tests.keys import KEYS, headers_of, write_keys
 from tests.service.conftest import running_app
 
 USER = "erin-who-wants-to-be-forgotten"
 EVENT = "the-event-of-erin"
 ITEM = "an-item-that-only-erin-saw"
-TRACES = (USER, EVENT, ITEM)
+CONTEXT = "what-erin-was-reading"
+DIGEST = hashlib.sha256(USER.encode()).hexdigest()[:32]
+"""What the user is called where no name may stand: in rate limits and, longer, in the event log."""
+REMEMBERED = (USER, EVENT, ITEM, DIGEST)
 
 
 def spellings(text: str) -> list[bytes]:
@@ -40,8 +46,8 @@ def spellings(text: str) -> list[bytes]:
     ]
 
 
-def traces_in(content: bytes) -> list[str]:
-    return [text for text in TRACES if any(each in content for each in spellings(text))]
+def traces_in(content: bytes, traces: Sequence[str]) -> list[str]:
+    return [text for text in traces if any(each in content for each in spellings(text))]
 
 
 def everything_in(server: RedisServer) -> bytes:
@@ -81,50 +87,106 @@ def everything_on_disk(folder: Path) -> bytes:
     return b"\n".join(path.read_bytes() for path in files)
 
 
-def leave_traces(client: httpx2.Client) -> str:
-    """Use everything that may remember a user; returns an item that the catalogue has."""
+def write_slow_keys(folder: Path) -> Path:
+    """Keys of every scope; what the publishable one's users spent is counted for half an hour."""
+    entries = {scope: entry_text(f"key-{scope}", key, [scope]) for scope, key in KEYS.items()}
+    slow = "requests_per_second = 0.1, burst = 200"
+    entries["publishable"] = entries["publishable"].replace(
+        "requests_per_second = 5, burst = 20", slow
+    )
+    assert slow in entries["publishable"]
+    return write_keys(folder, entries.values())
+
+
+def shown_to_user(client: httpx2.Client) -> list[str]:
+    """Use all that recommends; returns the ids of the user's recommendations."""
+    first = recommend(client, user_id=USER, k=3, context={"page": CONTEXT}, exploration=0.5)
+    second = recommend(client, user_id=USER, k=3, after=first["recommendation_id"])
+    assert second["degraded"] is None
+    assert not set(ids(first)) & set(ids(second))
+    inline = recommend(client, user_id=USER, history=[ITEM], explain=True)
+    explored = client.post("/v1/explore", json={"user_id": USER})
+    assert explored.status_code == 200, explored.text
     client.headers.update(headers_of("read"))
-    known = ids(recommend(client, k=1))[0]
+    batch = {"requests": [{"user_id": USER, "k": 3, "after": second["recommendation_id"]}]}
+    batched = client.post("/v1/recommend:batch", json=batch)
+    assert batched.status_code == 200, batched.text
+    (third,) = [each["answer"] for each in batched.json()["results"]]
+    assert third["degraded"] is None
+    assert not {*ids(first), *ids(second)} & set(ids(third))
+    return [answer["recommendation_id"] for answer in (first, second, inline, third)]
+
+
+def leave_traces(client: httpx2.Client) -> tuple[str, list[str]]:
+    """Use everything that may remember a user.
+
+    Returns an item that the catalogue has, and the ids of what the user was shown.
+    """
     client.headers.update(headers_of("publishable", USER))
-    for event_id, item_id in ((EVENT, ITEM), ("2", known)):
-        assert post_event(client, event_id, USER, item_id).status_code == 200
-    assert recommend(client, user_id=USER)["items"]
-    assert recommend(client, user_id=USER, history=[ITEM], explain=True)["items"]
+    answer = recommend(client, user_id=USER, k=1)
+    (known,) = ids(answer)
+    assert post_event(client, EVENT, USER, ITEM).status_code == 200
+    followed = {"event_id": "2", "user_id": USER, "item_id": known}
+    stored = client.post(
+        "/v1/events", json={**followed, "recommendation_id": answer["recommendation_id"]}
+    )
+    assert stored.json()["results"][0]["attribution"] == "attributed", stored.text
     refused = client.post("/v1/recommend", json={"user_id": USER, "colour": ITEM})
     assert refused.status_code == 422
-    client.headers.update(headers_of("read"))
+    shown = shown_to_user(client)
     del client.headers["X-User-Token"]
-    return known
+    return known, [answer["recommendation_id"], *shown]
+
+
+@pytest.fixture
+def event_log(tmp_path: Path) -> Path:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
 def service(
-    shop_bundle: Path, tmp_path: Path, own_redis_server: RedisServer
+    shop_bundle: Path, tmp_path: Path, event_log: Path, own_redis_server: RedisServer
 ) -> Iterator[ServiceProcess]:
     folder = tmp_path / "service"
     folder.mkdir()
-    chosen = {"keys": write_keys(tmp_path), "log_level": "DEBUG", "deadline_ms": 20_000}
+    chosen = {"keys": write_slow_keys(tmp_path), "log_level": "DEBUG", "deadline_ms": 20_000}
     deadlines = {"state_read_deadline_ms": 5_000, "state_write_deadline_ms": 5_000}
-    url = own_redis_server.url
-    with running_service(shop_bundle, folder, state_url=url, **chosen, **deadlines) as service:
+    places = {"state_url": own_redis_server.url, "event_log": event_log}
+    with running_service(shop_bundle, folder, **places, **chosen, **deadlines) as service:
         yield service
 
 
 def test_all_is_told_and_nothing_is_left_in_redis_files_logs_or_metrics(
-    service: ServiceProcess, own_redis_server: RedisServer, tmp_path: Path
+    service: ServiceProcess, own_redis_server: RedisServer, tmp_path: Path, event_log: Path
 ) -> None:
     folder = tmp_path / "service"
     with service.client() as client:
-        known = leave_traces(client)
+        known, shown = leave_traces(client)
+        traces = [*REMEMBERED, CONTEXT, *shown]
         told = client.get(f"/v1/users/{USER}").json()
         assert [entry["item_id"] for entry in told["history"]] == [ITEM, known]
         assert sorted(told["seen"]) == sorted([ITEM, known])
         assert told["event_ids"] == sorted([EVENT, "2"])
-        # The search finds what is there.
-        assert traces_in(everything_in(own_redis_server)) == list(TRACES)
+        # The searches find what is there.
+        assert traces_in(everything_in(own_redis_server), [*REMEMBERED, *shown]) == [
+            *REMEMBERED,
+            *shown,
+        ]
+        logged = [USER, EVENT, ITEM, CONTEXT, *shown]
+        wait_until(
+            lambda: traces_in(everything_on_disk(event_log), logged) == logged,
+            "events and impressions are logged",
+        )
 
         client.headers.update(headers_of("write"))
         assert client.delete(f"/v1/users/{USER}").status_code == 204
+
+        # What was logged of the user counts no more, and goes with the next compaction.
+        assert DIGEST.encode() in everything_on_disk(event_log)
+        wait_until(lambda: compact(event_log).in_use == 0, "the service ends its segment")
+        assert traces_in(everything_on_disk(event_log), traces) == []
 
         client.headers.update(headers_of("read"))
         told = client.get(f"/v1/users/{USER}").json()
@@ -132,10 +194,10 @@ def test_all_is_told_and_nothing_is_left_in_redis_files_logs_or_metrics(
         assert {name: told[name] for name in empty} == empty
         client.get("/livez", headers={"X-Request-ID": "the-last"})
         wait_until(lambda: b"the-last" in everything_on_disk(folder), "the log is written")
-        assert traces_in(everything_in(own_redis_server)) == []
-        assert traces_in(everything_on_disk(folder)) == []
+        assert traces_in(everything_in(own_redis_server), traces) == []
+        assert traces_in(everything_on_disk(folder), traces) == []
         for address in ("/metrics", "/v1/info", "/readyz"):
-            assert traces_in(client.get(address).content) == []
+            assert traces_in(client.get(address).content, traces) == []
 
 
 SKIPPED = (types.ModuleType, types.FunctionType, types.CodeType, type, types.FrameType)
@@ -162,23 +224,27 @@ def texts_reachable_from(root: object) -> set[str]:
 
 
 @pytest.mark.anyio
-async def test_nothing_is_left_in_the_services_memory(tmp_path: Path) -> None:
-    async with running_app(keys=write_keys(tmp_path)) as client:
+async def test_nothing_is_left_in_the_services_memory(tmp_path: Path, event_log: Path) -> None:
+    async with running_app(keys=write_slow_keys(tmp_path), event_log=event_log) as client:
+        traces = [*REMEMBERED]
 
         def remembered() -> list[str]:
             roots = [client.app.state.serving, client.app.middleware_stack]
             texts = "\n".join(text for root in roots for text in texts_reachable_from(root))
-            return traces_in(texts.encode("utf-8", "replace"))
+            return traces_in(texts.encode("utf-8", "replace"), traces)
 
         for scope in ("publishable", "write"):
             body = {"event_id": EVENT, "user_id": USER, "item_id": ITEM}
             sent = await client.post("/v1/events", json=body, headers=headers_of(scope, USER))
             assert sent.status_code == 200
         headers = headers_of("publishable", USER)
-        answer = await client.post("/v1/recommend", json={"user_id": USER}, headers=headers)
-        assert answer.status_code == 200
+        for address in ("/v1/recommend", "/v1/explore"):
+            body = {"user_id": USER, "k": 2}
+            answer = await client.post(address, json=body, headers=headers)
+            assert answer.status_code == 200
+            traces += [answer.json()["recommendation_id"]] if address == "/v1/recommend" else []
         client.queries.clear()  # the test's own memory
-        assert remembered() == list(TRACES)
+        assert remembered() == traces
         erased = await client.delete(f"/v1/users/{USER}", headers=headers_of("write"))
         assert erased.status_code == 204
         assert remembered() == []
