@@ -489,7 +489,7 @@ class InfoAnswer(BaseModel):
     items: int
     decoder: Literal["autoregressive", "diffusion"] = Field(
         description="What writes the codes. A diffusion decoder certifies nothing, and has no "
-        "log-probability per level."
+        "probability per level: `explain` and /v1/explore are refused."
     )
     levels: list[LevelBody] = Field(description="Coarse to fine.")
     attributes: list[AttributeBody] = Field(description="What `filters` may name, with its type.")

@@ -171,10 +171,12 @@ def test_a_category_filters_whatever_the_history(
 def test_explain_adds_a_log_probability_per_level(
     client: httpx2.Client, shop: Bundle, history: list[str]
 ) -> None:
-    answer = recommend(client, history=history, explain=True)
     if shop.manifest.decoder == "diffusion":
-        assert {item["level_log_probs"] for item in answer["items"]} == {None}
+        response = client.post("/v1/recommend", json={"history": history, "explain": True})
+        found = check_problem(response, 422, "invalid_request")
+        assert found["errors"][0]["pointer"] == "#/explain"
         return
+    answer = recommend(client, history=history, explain=True)
     for item in answer["items"]:
         probs = item["level_log_probs"]
         assert len(probs) == len(shop.manifest.levels) + 1

@@ -800,7 +800,7 @@ export interface components {
             items: number;
             /**
              * Decoder
-             * @description What writes the codes. A diffusion decoder certifies nothing, and has no log-probability per level.
+             * @description What writes the codes. A diffusion decoder certifies nothing, and has no probability per level: `explain` and /v1/explore are refused.
              * @enum {string}
              */
             decoder: "autoregressive" | "diffusion";
