@@ -92,7 +92,6 @@ def _export_diffusion(network: DiffusionNetwork, folder: Path, known: dict[str, 
 FREE_LENGTHS = {
     "items": 1,
     "nodes": 1,
-    "slots": 1,
     "child_start": 1,
     "vectors": 1,
     "biases": 1,
@@ -107,7 +106,7 @@ FREE_LENGTHS = {
     "ids": 2,
     "mask": 2,
 }
-"""How many leading dimensions of an input are free; others have none."""
+"""How many leading dimensions of an input are free; `slots` have one, others none."""
 
 
 def export_graph(
@@ -118,6 +117,10 @@ def export_graph(
     Raises:
         ExportError: it cannot be turned into a graph.
     """
+    shapes = [_free(name) for name in inputs]
+    # Graphs with a free number of `slots` take them as one variable argument.
+    fixed = sum(not name.startswith("slots_") for name in inputs)
+    nested = (*shapes[:fixed], tuple(shapes[fixed:])) if fixed < len(shapes) else tuple(shapes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -127,7 +130,7 @@ def export_graph(
                 tuple(inputs.values()),
                 input_names=list(inputs),
                 output_names=outputs,
-                dynamic_shapes=tuple(_free(name) for name in inputs),
+                dynamic_shapes=nested,
                 dynamo=True,
                 verbose=False,
                 optimize=True,
@@ -144,4 +147,5 @@ def export_graph(
 
 
 def _free(name: str) -> dict[int, Dim] | None:
-    return {axis: Dim.DYNAMIC for axis in range(FREE_LENGTHS.get(name, 0))} or None
+    dimensions = 1 if name.startswith("slots") else FREE_LENGTHS.get(name, 0)
+    return {axis: Dim.DYNAMIC for axis in range(dimensions)} or None
