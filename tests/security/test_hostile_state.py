@@ -9,7 +9,13 @@ import pytest
 
 from service.redis_user_state import user_keys
 from tests.contract.redis_server import RedisServer
-from tests.end_to_end.service_process import ServiceProcess, post_event, running_service, stored
+from tests.end_to_end.service_process import (
+    ServiceProcess,
+    post_event,
+    recommend,
+    running_service,
+    stored,
+)
 from tests.service.problem_shape import check_problem
 
 CANARY = {b"canary": b"alive", b"soap": b"alive", b"*": b"alive"}
@@ -60,6 +66,7 @@ def test_no_id_is_a_command_or_another_users_key(
     for user in (text, "u"):
         dislike = {"event_id": "2", "user_id": user, "item_id": text, "type": "dislike"}
         assert client.post("/v1/events", json=dislike).status_code == 200
+        recommend(client, user_id=user, k=1)  # which keeps a list of its own
 
     assert stored(client, quote(text, safe="")) == [text]
     assert stored(client, "u") == ["soap"]
