@@ -57,7 +57,8 @@ class _Segment:
     """One file of the log, locked while it is open."""
 
     def __init__(self, folder: Path) -> None:
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}{SEGMENT_SUFFIX}"
+        # To the microsecond: names sort as segments began, also those of one second.
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}{SEGMENT_SUFFIX}"
         self.path = folder / name
         self.bytes = 0
         self.opened = time.monotonic()
