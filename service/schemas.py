@@ -180,6 +180,7 @@ class RecommendRequest(RequestBody):
     )
     context: dict[ContextName, ContextValue] = Field(
         default={},
+        json_schema_extra={"additionalProperties": False},  # names that do not match
         max_length=CONTEXT_MAX,
         description="Written to the event log, where there is one, with the recommendation_id and "
         "the items; of no other effect.",

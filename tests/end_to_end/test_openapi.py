@@ -1,9 +1,10 @@
 """The running service keeps what its OpenAPI document promises, by generated requests.
 
 All of Schemathesis' checks run: documented statuses, media types and schemas, no server errors,
-valid requests accepted, invalid ones refused, and so on. The one exclusion: a schema cannot say
-which category paths, places and attributes the catalogue has, so a valid recommendation request may
-be refused, but for nothing else than those.
+valid requests accepted, invalid ones refused, and so on. Two exclusions: a schema cannot say which
+category paths, places and attributes the catalogue has, so a valid recommendation request may be
+refused, but for nothing else than those; and one that asks for its answer within milliseconds may
+be told that there was no time (504).
 """
 
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ EXAMPLES = settings(
 )
 
 
+SHORT_DEADLINE_MS = 200
+"""On a machine that has other work; the service's own deadline is longer."""
 KEY = {"Authorization": "Bearer the key of this test"}
 
 
@@ -90,7 +93,7 @@ def test_the_service_keeps_its_promises(
             refusable: list[Any] = [positive_data_acceptance, not_a_server_error]
             case.validate_response(response, headers=KEY, excluded_checks=refusable)
             if response.status_code == 504:
-                assert "deadline_ms" in str(case.body)  # a millisecond may be too short
+                assert case.body["deadline_ms"] <= SHORT_DEADLINE_MS
             elif response.status_code != 200:
                 assert response.status_code == 422
                 assert response.json()["errors"][0]["pointer"].startswith(

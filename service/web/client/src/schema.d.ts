@@ -1155,9 +1155,7 @@ export interface components {
              * @description Written to the event log, where there is one, with the recommendation_id and the items; of no other effect.
              * @default {}
              */
-            context: {
-                [key: string]: string | boolean | number;
-            };
+            context: Record<string, never>;
             /**
              * Beam
              * @description How many prefixes the search keeps per level, at least `k`; the bundle's number by default. `auto` doubles it until the answer is certified or time is up.
