@@ -39,6 +39,7 @@ def test_choices_lead_from_everything_to_an_item(
         return
     answer = explored(client, history=history, exclude_seen=False)
     assert answer["items_here"] == len(shop.catalog)
+    chosen: dict[str, Any] = {}
     while answer["choices"]:
         total = sum(choice["probability"] for choice in answer["choices"])
         assert total == pytest.approx(answer["probability"], rel=1e-4)
