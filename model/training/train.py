@@ -2,8 +2,8 @@
 
 The loop: all positions of all training histories, item head and generator together; after every
 epoch three validation rankings; the epoch with the best served NDCG@10 is kept. Then the generator
-of that epoch takes its lessons from the item head (`teaching.py`), which are kept when they made
-the served ranking no worse. Each epoch draws from random generators seeded by (seed, epoch), so a
+of that epoch takes its lessons from the item head (`teaching.py`), which are kept when generator and
+served ranking together are no worse for them. Each epoch draws from random generators seeded by (seed, epoch), so a
 run that was interrupted and resumed ends with the same parameters as one that was not (bit for bit
 on one CPU process).
 
@@ -291,11 +291,16 @@ def train(
             progress.console.print(describe(run.epochs[-1]))
         lessons = take_lessons(run, output, identity, progress, task)
     best = run.best() | {"taught": 0}
-    if lessons and lessons[-1]["served"] >= best["served"]:
+    if lessons and _merit(lessons[-1]) >= _merit(best):
         best |= {name: value for name, value in lessons[-1].items() if name != "seconds"}
         save(output / "best.ckpt", identity, run.state())
     finish(output, run, lessons, best, refit=False)
     return best
+
+
+def _merit(row: dict[str, float]) -> float:
+    """What lessons are judged by: they shall lift the generator and not cost the served ranking."""
+    return row["generator"] + row["served"]
 
 
 def take_lessons(
