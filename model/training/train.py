@@ -2,10 +2,10 @@
 
 The loop: all positions of all training histories, item head and generator together; after every
 epoch three validation rankings; the epoch with the best served NDCG@10 is kept. Then the generator
-of that epoch takes its lessons from the item head (`teaching.py`), which are kept when generator and
-served ranking together are no worse for them. Each epoch draws from random generators seeded by (seed, epoch), so a
-run that was interrupted and resumed ends with the same parameters as one that was not (bit for bit
-on one CPU process).
+of that epoch takes its lessons from the item head (`teaching.py`), which are kept when generator
+and served ranking together are no worse for them. Each epoch draws from random generators seeded by
+(seed, epoch), so a run that was interrupted and resumed ends with the same parameters as one that
+was not (bit for bit on one CPU process).
 
 `trained/` holds `last.ckpt`, `taught.ckpt` and `best.ckpt` while training, and `training.json`,
 written last.
