@@ -10,6 +10,8 @@ from service.schemas import (
     EXCLUDE_MAX,
     HISTORY_MAX,
     K_MAX,
+    PATH_MAX,
+    CategoryName,
     CategoryPath,
     Degraded,
     Identifier,
@@ -103,6 +105,18 @@ class ExploreAnswer(BaseModel):
     degraded: Degraded | None = Field(description="null for a full answer.")
     took_ms: float
     unknown_history_items: int
+
+
+class TaxonomyQuery(BaseModel):
+    """What a request asks of the tree; other parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: list[CategoryName] = Field(
+        default=[],
+        max_length=PATH_MAX,
+        description="Where to look: one parameter for each name.",
+    )
 
 
 class TaxonomyAnswer(BaseModel):

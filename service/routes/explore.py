@@ -18,6 +18,7 @@ from service.explore_schemas import (
     ExploreRequest,
     PlaceBody,
     TaxonomyAnswer,
+    TaxonomyQuery,
 )
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.routes.recommend import (
@@ -29,7 +30,6 @@ from service.routes.recommend import (
     query_of,
     read_state,
 )
-from service.schemas import PATH_MAX, CategoryName
 from service.scopes import allows
 from service.serving import ServedCatalog, Serving
 
@@ -58,17 +58,11 @@ async def explore(body: ExploreRequest, request: Request, serving: InServing) ->
     response_model=TaxonomyAnswer,
     responses=problems(404, 422, 503),
 )
-async def taxonomy(
-    serving: InServing,
-    path: Annotated[
-        list[CategoryName],
-        Query(max_length=PATH_MAX, description="Where to look: one parameter for each name."),
-    ] = [],  # noqa: B006 (the framework copies it)
-) -> Response:
+async def taxonomy(serving: InServing, where: Annotated[TaxonomyQuery, Query()]) -> Response:
     """List the tree that people browse, one place at a time, without a user."""
     bundle = serving.bundle
     try:
-        place = bundle.browse.find(path)
+        place = bundle.browse.find(where.path)
     except UnknownPlaceError as error:
         raise PlaceNotFoundError(str(error)) from None
     return json_answer(
