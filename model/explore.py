@@ -69,10 +69,8 @@ def place_probabilities(
     first = min(place.first_node for place in places)
     end = max(place.end_node for place in places)
     probabilities = np.exp(node_log_probs(decoder, trie, h, places[0].depth, (first, end)))
-    return [
-        float(probabilities[each.first_node - first : each.end_node - first].sum())
-        for each in places
-    ]
+    sums = (probabilities[each.first_node - first : each.end_node - first].sum() for each in places)
+    return [min(1.0, float(total)) for total in sums]  # rounding can carry a sum above 1
 
 
 class Explorer:
