@@ -78,19 +78,19 @@ def test_a_kill_between_calls_loses_nothing_and_doubles_nothing(
     with first.client() as client:
         for number in range(5):
             assert post_event(client, f"k{number}", "killed", items[number * 7]).status_code == 200
-        before = recommend(client, user_id="killed", explain=True)
+        before = recommend(client, user_id="killed")
         inline = recommend(client, history=items[50:60])
     first.kill()
     first.start()
     with first.client() as client:
         assert stored(client, "killed") == [items[number * 7] for number in range(5)]
-        after = recommend(client, user_id="killed", explain=True)
+        after = recommend(client, user_id="killed")
         assert after["items"] == before["items"]
         assert recommend(client, history=items[50:60])["items"] == inline["items"]
         for number in range(5):
             repeated = post_event(client, f"k{number}", "killed", items[number * 7])
             assert repeated.json()["duplicates"] == 1
-        assert recommend(client, user_id="killed", explain=True)["items"] == before["items"]
+        assert recommend(client, user_id="killed")["items"] == before["items"]
         assert client.get("/v1/users/killed").json()["events"] == 5
 
 
