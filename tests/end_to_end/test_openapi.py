@@ -86,7 +86,8 @@ def test_every_operation_is_tried(schema: OpenApiSchema) -> None:
 def shortest_deadline(body: Any) -> int:
     """The least of a body's deadlines, its requests' included."""
     requests = [body, *body.get("requests", [])]
-    return min(each["deadline_ms"] for each in requests if each.get("deadline_ms") is not None)
+    given_ms = (each.get("deadline_ms") for each in requests)
+    return min(int(each) for each in given_ms if each is not None)
 
 
 def is_refusable(error: dict[str, Any]) -> bool:
