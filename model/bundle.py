@@ -94,6 +94,18 @@ class Bundle:
         order: IntArray = np.argsort(-self.popularity, kind="stable")
         return order.astype(np.int32)
 
+    @cached_property
+    def popularity_rank(self) -> IntArray:
+        """Place of each leaf [N] in `by_popularity`."""
+        rank = np.empty(len(self.popularity), np.int64)
+        rank[self.by_popularity] = np.arange(len(rank))
+        return rank
+
+    @cached_property
+    def shares_before(self) -> AnyArray:
+        """Smoothed shares of training events, summed over the leaves before each [N + 1]."""
+        return np.concatenate([[0.0], np.cumsum((self.popularity + 1.0) / self._smoothed_events)])
+
     def log_popularity(self, leaves: IntArray) -> AnyArray:
         """Logarithm of the smoothed share of training events of `leaves`, float64 [R]."""
         share: AnyArray = (self.popularity[leaves] + 1.0) / self._smoothed_events

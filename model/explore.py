@@ -79,11 +79,6 @@ class Explorer:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._decoder = GraphStepDecoder(bundle.graphs, bundle.tree)
-        by_popularity = np.argsort(-bundle.popularity, kind="stable")
-        self._popularity_rank = np.empty(len(by_popularity), np.int64)
-        self._popularity_rank[by_popularity] = np.arange(len(by_popularity))
-        shares = (bundle.popularity + 1.0) / (bundle.popularity + 1.0).sum()
-        self._shares_before = np.concatenate([[0.0], np.cumsum(shares)])
 
     def choices(
         self,
@@ -106,8 +101,8 @@ class Explorer:
         if not places:
             return ()
         probabilities = self.probabilities(places, h)
-        legal = availability.legal(np.arange(len(self._popularity_rank)))
-        ranks = np.where(legal, self._popularity_rank, _ILLEGAL)
+        legal = availability.legal(np.arange(len(self._bundle.catalog)))
+        ranks = np.where(legal, self._bundle.popularity_rank, _ILLEGAL)
         running = np.concatenate([[0], np.cumsum(legal)])
         found = [
             Choice(
@@ -125,7 +120,7 @@ class Explorer:
         """The probability of each of `places`, which are of one depth; see `choices`."""
         if h is not None:
             return place_probabilities(self._decoder, self._bundle.tree.trie, h, places)
-        before = self._shares_before
+        before = self._bundle.shares_before
         return [float(before[each.end_leaf] - before[each.first_leaf]) for each in places]
 
 
