@@ -28,6 +28,10 @@ SMALL = TrainConfig(
 )
 
 
+class Interruption(BaseException):
+    """Stands for Ctrl-C and the like."""
+
+
 @dataclass(frozen=True)
 class Folders:
     """The stages before training."""

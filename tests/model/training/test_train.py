@@ -24,13 +24,9 @@ from model.training.train import (
     train,
     validation_task,
 )
-from tests.model.training.small_run import SMALL, Folders
+from tests.model.training.small_run import SMALL, Folders, Interruption
 
 PNG = b"\x89PNG\r\n"
-
-
-class Interruption(BaseException):
-    """Stands for Ctrl-C and the like."""
 
 
 @pytest.fixture(scope="module")
