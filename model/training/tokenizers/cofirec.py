@@ -18,9 +18,14 @@ from model.tokens import Level
 from model.training.tokenizers.config import TokenizeConfig
 from model.training.tokenizers.kmeans import distinct_rows
 from model.training.tokenizers.levels import kind_of
-from model.training.tokenizers.networks import array_of, fit_network, layers_of, perceptron
+from model.training.tokenizers.networks import (
+    array_of,
+    fit_network,
+    layers_of,
+    perceptron,
+    telling_views,
+)
 from model.types import FloatArray
-from model.views import view
 
 LEVELS = ("title", "description", "collaborative")
 
@@ -85,8 +90,7 @@ def fit_cofirec(items: ItemFeatures, config: TokenizeConfig) -> list[VectorQuant
 def cofirec_views(items: ItemFeatures, config: TokenizeConfig) -> dict[str, FloatArray]:
     """Return the levels' views [N, E]; one that is the same for all items is left out."""
     names = [name for name in LEVELS if name != "collaborative" or config.collaborative]
-    views = {name: view(name, items, {}).vectors for name in names}
-    return {name: vectors for name, vectors in views.items() if len(distinct_rows(vectors)) > 1}
+    return telling_views(names, items)
 
 
 def train_cofirec(views: dict[str, FloatArray], config: TokenizeConfig) -> CofirecNetwork:

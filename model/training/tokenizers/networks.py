@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from model.item_features import ItemFeatures
 from model.quantizers import Layer, Layers
 from model.training.tokenizers.config import TokenizeConfig
+from model.training.tokenizers.kmeans import distinct_rows
 from model.types import FloatArray
+from model.views import view
 
 
 class TokenizerNetwork(Protocol):
@@ -44,6 +47,12 @@ def array_of(tensor: Tensor) -> FloatArray:
     """Return a tensor as an array of its own."""
     array: FloatArray = np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float32)
     return array
+
+
+def telling_views(names: Sequence[str], items: ItemFeatures) -> dict[str, FloatArray]:
+    """Return the views [N, E] of these names, without those that are the same for all items."""
+    views = {name: view(name, items, {}).vectors for name in names}
+    return {name: vectors for name, vectors in views.items() if len(distinct_rows(vectors)) > 1}
 
 
 def fit_network(

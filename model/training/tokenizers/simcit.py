@@ -19,11 +19,16 @@ from model.errors import ConfigError
 from model.item_features import ItemFeatures
 from model.quantizers import VectorQuantizer
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.kmeans import distinct_rows, fit_codebook
+from model.training.tokenizers.kmeans import fit_codebook
 from model.training.tokenizers.levels import kind_of, numbered_levels
-from model.training.tokenizers.networks import array_of, fit_network, layers_of, perceptron
+from model.training.tokenizers.networks import (
+    array_of,
+    fit_network,
+    layers_of,
+    perceptron,
+    telling_views,
+)
 from model.types import FloatArray
-from model.views import view
 
 CONTRAST = 0.07
 """Temperature of InfoNCE."""
@@ -131,8 +136,7 @@ def simcit_views(items: ItemFeatures, config: TokenizeConfig) -> dict[str, Float
     names = [name for name in wanted if name != "collaborative" or config.collaborative]
     if not names:
         raise ConfigError(f"tokenize.views {list(wanted)!r} leaves nothing to be quantized")
-    views = {name: view(name, items, {}).vectors for name in names}
-    return {name: vectors for name, vectors in views.items() if len(distinct_rows(vectors)) > 1}
+    return telling_views(names, items)
 
 
 def train_simcit(views: dict[str, FloatArray], config: TokenizeConfig) -> SimcitNetwork:
