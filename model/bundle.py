@@ -29,6 +29,7 @@ from model.errors import BundleError
 from model.manifest import FORMAT_VERSION, FileFacts, Manifest
 from model.strings import StringIndex, StringTable
 from model.taxonomy import Taxonomy, verify_partition
+from model.transitions import Transitions
 from model.trie import Trie
 from model.types import AnyArray, IntArray
 
@@ -46,6 +47,7 @@ _TYPES = {
     "code_vectors.npy": np.float32,
     "code_biases.npy": np.float32,
     "popularity.npy": np.int64,
+    "transitions_weights.npy": np.float32,
     "_blob.npy": np.uint8,
     "_offsets.npy": np.int64,
     "_hashes.npy": np.uint64,
@@ -80,6 +82,7 @@ class Bundle:
     tree: SearchTree
     popularity: AnyArray
     """Training events per item, int64 [N]."""
+    transitions: Transitions
     graphs: Graphs
     golden: tuple[GoldenCase, ...]
 
@@ -142,6 +145,7 @@ class Bundle:
             facts = [(each.name, each.type) for each in manifest.attributes]
             attributes = read_attributes(facts, arrays, manifest.items)
             popularity, golden = arrays["popularity.npy"], _golden(path)
+            transitions = _transitions(arrays, manifest)
         except KeyError as error:
             message = f"{path} has no {error.args[0]}: export it again"
             raise BundleError(message) from error
@@ -156,7 +160,18 @@ class Bundle:
         )
         graphs = _graphs(path, manifest, arrays, threads)
         graphs.verify_inputs(levels=len(manifest.levels), width=manifest.width)
-        return cls(path, manifest, catalog, attributes, browse, tree, popularity, graphs, golden)
+        return cls(
+            path,
+            manifest,
+            catalog,
+            attributes,
+            browse,
+            tree,
+            popularity,
+            transitions,
+            graphs,
+            golden,
+        )
 
 
 def catalog_arrays(catalog: Catalog) -> dict[str, AnyArray]:
@@ -183,6 +198,15 @@ def tree_arrays(tree: SearchTree) -> dict[str, AnyArray]:
         "trie.npy": tree.trie.child_start,
         "node_vectors.npy": tree.vectors,
         "node_biases.npy": tree.biases,
+    }
+
+
+def transition_arrays(transitions: Transitions) -> dict[str, AnyArray]:
+    """The transitions as arrays by file name."""
+    return {
+        "transitions_start.npy": transitions.start,
+        "transitions_members.npy": transitions.followers,
+        "transitions_weights.npy": transitions.weights,
     }
 
 
@@ -405,6 +429,22 @@ def _catalog(arrays: Mapping[str, AnyArray]) -> Catalog:
 def _tree(arrays: Mapping[str, AnyArray]) -> SearchTree:
     trie = Trie.from_child_start(arrays["trie.npy"])
     return SearchTree(trie, arrays["node_vectors.npy"], arrays["node_biases.npy"])
+
+
+def _transitions(arrays: Mapping[str, AnyArray], manifest: Manifest) -> Transitions:
+    table = Transitions(
+        arrays["transitions_start.npy"],
+        arrays["transitions_members.npy"],
+        arrays["transitions_weights.npy"],
+    )
+    if not table.is_sound(manifest.items):
+        message = "transitions are not a table over the catalogue: parts of two bundles"
+        raise BundleError(message)
+    wanted = len(manifest.levels) + 2
+    if len(manifest.score.evidence_weights) != wanted:
+        message = f"manifest.json has not the {wanted} evidence_weights of its levels: export again"
+        raise BundleError(message)
+    return table
 
 
 def _graphs(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], threads: int) -> Graphs:

@@ -4,6 +4,7 @@ Shapes: D width, T history length, R items, L levels.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +94,7 @@ def popular_ways(
 def explain_influences(
     decoder: StepDecoder,
     trie: Trie,
-    encode: Callable[[IntArray], FloatArray],
+    reading: Callable[[IntArray], AbstractContextManager[FloatArray]],
     history: IntArray,
     leaves: IntArray,
 ) -> tuple[IntArray, FloatArray]:
@@ -102,7 +103,7 @@ def explain_influences(
     Args:
         decoder: scores children.
         trie: of the whole catalogue.
-        encode: from a history [T >= 1] to h [D].
+        reading: from a history [T >= 1] to h [D], for as long as that history is decoded.
         history: leaves that the encoder reads [T], oldest first.
         leaves: recommended items [R].
 
@@ -114,9 +115,12 @@ def explain_influences(
     items: IntArray = newest_first[np.argsort(places)][:HISTORY_EXPLAINED].astype(np.int64)
     if len(newest_first) < 2:
         return items[:0], np.empty((0, len(leaves)), np.float32)
-    whole = leaf_log_probs(decoder, trie, encode(history), leaves).sum(axis=1)
-    drops = [
-        whole - leaf_log_probs(decoder, trie, encode(history[history != item]), leaves).sum(axis=1)
-        for item in items
-    ]
+
+    def log_probs(read: IntArray) -> FloatArray:
+        with reading(read) as h:
+            total: FloatArray = leaf_log_probs(decoder, trie, h, leaves).sum(axis=1)
+        return total
+
+    whole = log_probs(history)
+    drops = [whole - log_probs(history[history != item]) for item in items]
     return items, np.array(drops, np.float32)

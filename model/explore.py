@@ -13,7 +13,7 @@ from model.availability import Availability
 from model.beam_search import StepDecoder
 from model.browse import Place
 from model.bundle import Bundle
-from model.decoder import GraphStepDecoder
+from model.decoder import GraphStepDecoder, SearchTree
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray, Leaf
 
@@ -76,9 +76,10 @@ def place_probabilities(
 class Explorer:
     """Tells the choices below a place of a bundle's tree."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, tree: SearchTree) -> None:
+        """Tell of `bundle`, whose `tree` may have a history's evidence in its biases."""
         self._bundle = bundle
-        self._decoder = GraphStepDecoder(bundle.graphs, bundle.tree)
+        self._decoder = GraphStepDecoder(bundle.graphs, tree)
 
     def choices(
         self,

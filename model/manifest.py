@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised by every change that an older service could not read."""
 BEAM_WIDTH_MAX = 10_000
 """Beams are memory and time of every request."""
@@ -40,16 +40,20 @@ class AttributeFacts(BaseModel):
 
 
 class ScoreFacts(BaseModel):
-    """The served ranking score: `log p + weight * (h . v - bound) + (1 + weight) * repeat`.
+    """The served ranking score: `log p + weight * (h . v + e - bound) + (1 + weight) * repeat`.
 
     `log p` is the generator's log-probability of the item, normalised over all items of the
-    catalogue; `bound` is `|h| * largest_item_norm`, so that the second term is never positive;
-    `repeat` is `repeat_bias` for an item that the user has already seen and 0 for others.
+    catalogue; `e` is the last evidence weight times the logarithm of the evidence that transitions
+    give; `bound` is `|h| * largest_item_norm` and the largest e, so that the second term is never
+    positive; `repeat` is `repeat_bias` for an item that the user has already seen and 0 for others.
     """
 
     model_config = _FROZEN
     fusion_weight: float = Field(ge=0)
     largest_item_norm: float = Field(ge=0)
+    evidence_weights: tuple[float, ...] = Field(min_length=3)
+    """Beta of the choices at depth 0 .. L, and of the item head: L + 2 numbers; see
+    `model.transitions`."""
     repeat_bias: float
     """Log-odds that people come back to an item, against what the network expects."""
 

@@ -167,6 +167,7 @@ def with_new_items(bundle: Bundle, items: Sequence[NewItem], encoded: NewItems) 
         catalog=_catalog(bundle, items, done),
         tree=done.tree,
         popularity=popularity,
+        transitions=bundle.transitions.moved(done.kept, len(done.codes)),
         golden=(),
     )
 

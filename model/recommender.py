@@ -2,9 +2,10 @@
 
 The one path from history to answer, used by the service and by `evaluate` alike.
 
-The served score of an item is `log p(item | history) + w * (h . v - u)`: the generator's
-log-probability plus the item head's opinion of it, where u = |h| * max |v| bounds every h . v, so
-that the second term is never positive. An item under a pruned prefix therefore scores at most the
+The served score of an item is `log p(item | history) + w * (h . v + e - u)`: the generator's
+log-probability plus the item head's opinion of it, where e is the evidence of transitions
+(`model/transitions.py`) and u = |h| * max |v| + max e bounds every h . v + e, so that the second
+term is never positive. An item under a pruned prefix therefore scores at most the
 log-probability of that prefix plus the best second term of all items that the search did not reach:
 when the last item served is above that, the list is exactly the best of the whole catalogue
 (`certified`). Items that the user has seen, where they are
@@ -16,7 +17,7 @@ Shapes: N items, D width, L levels, R results, T history length.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -41,6 +42,7 @@ from model.history import known_leaves, truncate
 from model.legal_items import LegalItems
 from model.reranking import calibrated_order, drawn_order
 from model.timed_search import TimedSearch
+from model.transitions import EvidenceBiases
 from model.types import AnyArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
 WIDEST_AUTO = 1_000
@@ -199,9 +201,12 @@ class Recommender:
         self._trie = bundle.tree.trie
         self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
         self._everything = self._legal_items.everything
-        self._explorer = Explorer(bundle)
+        weights = bundle.manifest.score.evidence_weights
+        self._biases = EvidenceBiases(bundle.tree, bundle.transitions, weights)
+        self._tree = self._biases.tree
+        self._explorer = Explorer(bundle, self._tree)
         self._chance = np.random.default_rng()
-        self._timed = TimedSearch(bundle.graphs, bundle.tree, bundle.popularity)
+        self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; popular ones when the history says nothing.
@@ -219,11 +224,11 @@ class Recommender:
         clock = StageClock()
         leaves = known_leaves(query.history, self.bundle.catalog)
         unknown = len(query.history) - len(leaves)
-        h = found = None
+        found = None
         seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
-        with self._legal(query, seen) as availability:
-            if len(leaves):
-                h = self.encode(leaves)
+        reading = self.reading(leaves) if len(leaves) else nullcontext()
+        with self._legal(query, seen) as availability, reading as h:
+            if h is not None:
                 clock.lap("encode")
                 found = self._find(query, h, seen, availability)
                 clock.lap("decode")
@@ -253,10 +258,20 @@ class Recommender:
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
 
+    @contextmanager
+    def reading(self, leaves: IntArray) -> Iterator[FloatArray]:
+        """Read a history of leaves [T >= 1], oldest first: h [D].
+
+        While the block runs, searches and scores have the evidence of this history, too.
+        """
+        newest = truncate(leaves, self.bundle.manifest.history_length)
+        with self._biases.after(newest):
+            yield self.encode(newest)
+
     def encode(self, leaves: IntArray) -> FloatArray:
         """Encode a history of leaves [T >= 1], oldest first, to h [D]."""
         newest = truncate(leaves, self.bundle.manifest.history_length)
-        return self.bundle.graphs.encode(self.bundle.tree.item_vectors[newest])
+        return self.bundle.graphs.encode(self._tree.item_vectors[newest])
 
     def search(self, h: FloatArray, width: int, *, excluded: IntArray) -> BeamResult:
         """Items of the whole catalogue but `excluded` leaves, best first by log-probability."""
@@ -265,24 +280,32 @@ class Recommender:
 
     def search_exhaustively(self, h: FloatArray, *, excluded: IntArray) -> BeamResult:
         """Every legal item of the catalogue with its exact log-probability; slow."""
-        decoder = GraphStepDecoder(self.bundle.graphs, self.bundle.tree)
+        decoder = GraphStepDecoder(self.bundle.graphs, self._tree)
         with self._everything.without(excluded):
             counts = self._everything.counts
             return beam_search(decoder, self._trie, h, counts, self._trie.item_count)
 
     def item_scores(self, h: FloatArray) -> FloatArray:
-        """The item head's score h . v of every item [N], leaf order."""
-        scores: FloatArray = self.bundle.tree.item_vectors @ h
+        """The item head's score h . v + e of every item [N], leaf order."""
+        scores: FloatArray = self._tree.item_vectors @ h
+        evidence = self._biases.evidence
+        scores[evidence.leaves] += evidence.terms
         return scores
 
     def fuse(self, h: FloatArray, found: BeamResult, seen: IntArray) -> FloatArray:
         """The served score of each item found [R], given the leaves that the user has seen."""
         score = self.bundle.manifest.score
-        affinities = self.bundle.tree.item_vectors[found.leaves] @ h
-        bound = np.float32(np.linalg.norm(h) * score.largest_item_norm)
+        affinities = self._tree.item_vectors[found.leaves] @ h
+        affinities += self._biases.evidence.term(found.leaves)
+        bound = self._bound(h)
         fused: FloatArray = found.totals() + np.float32(score.fusion_weight) * (affinities - bound)
         fused[np.isin(found.leaves, seen)] += np.float32(score.repeat_bonus())
         return fused
+
+    def _bound(self, h: FloatArray) -> np.float32:
+        """What no item head's score is above."""
+        largest = np.linalg.norm(h) * self.bundle.manifest.score.largest_item_norm
+        return np.float32(largest + self._biases.evidence.most)
 
     def _find(
         self, query: Query, h: FloatArray, seen: IntArray, availability: Availability
@@ -319,12 +342,11 @@ class Recommender:
         bonus = 0.0 if query.exclude_seen else max(0.0, score.repeat_bonus())
         terms = None
         if query.beam == "auto" or self._trie.item_count <= PROVEN_ITEMS_MAX:
-            bound = np.float32(np.linalg.norm(h) * score.largest_item_norm)
-            terms = np.float32(score.fusion_weight) * (self.item_scores(h) - bound)
+            terms = np.float32(score.fusion_weight) * (self.item_scores(h) - self._bound(h))
         return Headroom(terms, availability.counts[self._trie.item_start :], bonus)
 
     def _search(self, h: FloatArray, width: int, availability: Availability) -> BeamResult:
-        return self.bundle.graphs.search(h, self.bundle.tree, availability.counts, width)
+        return self.bundle.graphs.search(h, self._tree, availability.counts, width)
 
     @contextmanager
     def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
@@ -366,9 +388,9 @@ class Recommender:
                 replace(item, explanation=Explanation(way, ()))
                 for item, way in zip(items, ways, strict=True)
             )
-        decoder = GraphStepDecoder(self.bundle.graphs, self.bundle.tree)
+        decoder = GraphStepDecoder(self.bundle.graphs, self._tree)
         ways = explain_ways(browse, decoder, h, leaves)
-        left_out, drops = explain_influences(decoder, self._trie, self.encode, history, leaves)
+        left_out, drops = explain_influences(decoder, self._trie, self.reading, history, leaves)
         names = [catalog.item_id(int(leaf)) for leaf in left_out]
         return tuple(
             replace(item, explanation=Explanation(way, _influences(names, drops[:, row])))

@@ -21,6 +21,7 @@ from torch import Tensor
 from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code_logits
 from model.training.losses import (
     LOGITS_AT_ONCE,
+    Positions,
     ScoredItems,
     choice_log_probs,
     item_head_loss,
@@ -118,16 +119,16 @@ def denoiser_loss(
 
 def diffusion_losses(
     network: DiffusionNetwork,
-    h: Tensor,
+    positions: Positions,
     items: Tensor,
-    targets: Tensor,
     masking: Masking,
     share: float,
 ) -> tuple[Tensor, Tensor]:
     """The item head's and the denoiser's mean loss; arguments as above."""
+    h, targets = positions.h, positions.targets
     table = network.code_table(items)
     choice = path_choices(network, targets, network.tree(items))[-1]
-    head, taught = item_head_loss(network, h, items, targets, [choice])
+    head, taught = item_head_loss(network, positions, items, [choice])
     masked, ratio = masking.draw(len(h), network.codes.shape[1], h.device)
     codes = network.codes[targets]
     scored = ScoredItems.draw(len(items), targets)

@@ -89,6 +89,10 @@ class DiffusionNetwork(Network):
         self.code_offsets = nn.Parameter(torch.zeros(len(counts), largest, shape.width))
         self.code_biases = nn.Parameter(torch.stack(counts).clamp(min=1).float().log())
 
+    def evidence_weights(self) -> list[float]:
+        """Only the item head reads evidence: codes unmasked in any order have no node."""
+        return [0.0] * len(self.branching) + [self.head_evidence_weight.item()]
+
     def code_table(self, items: Tensor) -> CodeTensors:
         """Vectors and biases of all codes, from the item vectors [N, D]."""
         means = []

@@ -20,6 +20,7 @@ from model.bundle import (
     Bundle,
     catalog_arrays,
     seal,
+    transition_arrays,
     tree_arrays,
 )
 from model.catalog import build_catalog
@@ -95,6 +96,7 @@ def _build(
     attributes = _attributes(stages.prepared, data)
     arrays = tree_arrays(tree) | _catalogue_arrays(stages.prepared, data)
     arrays |= _code_arrays(network, items) | attribute_arrays(attributes)
+    arrays |= transition_arrays(data.transitions)
     _write_arrays(building, arrays)
     _copy_encoders(stages, building)
     export_graphs(network, building)
@@ -242,6 +244,7 @@ def _manifest(
             fusion_weight=float(best["fusion_weight"]),
             # A little above the true maximum, so that rounding cannot make the bound fail.
             largest_item_norm=float(norms.max()) * 1.0001,
+            evidence_weights=tuple(network.evidence_weights()),
             repeat_bias=repeat_bias(network, data),
         ),
         facts={

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from model.training.evidence import BatchEvidence
 from model.training.network import ABSENT, Network, TreeTensors
 
 SAMPLED_SOFTMAX_ITEMS = 65_536
@@ -31,6 +32,18 @@ LOGITS_AT_ONCE = 1 << 22
 """Logits held at a time, 16 MiB: about what a core's share of the cache holds."""
 
 PRODUCTS_AT_ONCE = 1 << 15
+
+
+@dataclass(frozen=True)
+class Positions:
+    """P places of histories at which the next item is learned."""
+
+    h: Tensor
+    """Encoded histories [P, D]."""
+    targets: Tensor
+    """The items that came next, leaves [P]."""
+    evidence: BatchEvidence
+    """Of transitions at each."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,34 @@ def path_choices(network: Network, targets: Tensor, tree: TreeTensors) -> list[C
     return made
 
 
+@dataclass(frozen=True)
+class HeadEvidence:
+    """What is added to single logits of the item head, times its weight."""
+
+    position: Tensor
+    """Ascending [E]."""
+    column: Tensor
+    """Among the scored items [E]."""
+    logs: Tensor
+    """[E]"""
+
+    @classmethod
+    def of(cls, evidence: BatchEvidence, first_item: int, scored: "ScoredItems") -> "HeadEvidence":
+        """Of those items that are scored."""
+        position, leaf, logs = evidence.items(first_item)
+        column = torch.searchsorted(scored.leaves, leaf).clamp(max=len(scored.leaves) - 1)
+        known = scored.leaves[column] == leaf
+        return cls(position[known], column[known], logs[known])
+
+    def rows(self, start: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of `count` positions from `start` on, counted from there."""
+        bounds = torch.tensor([start, start + count], device=self.position.device)
+        lo, hi = torch.searchsorted(self.position, bounds).tolist()
+        return self.position[lo:hi] - start, self.column[lo:hi], self.logs[lo:hi]
+
+
 class _ItemSoftmax(torch.autograd.Function):
-    """Summed -log softmax(h . v) of the targets; gradients are made on the way forward."""
+    """Summed -log softmax(h . v + beta e) of the targets; gradients are made on the way forward."""
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 - the function and what only it needs
@@ -77,15 +116,23 @@ class _ItemSoftmax(torch.autograd.Function):
         spans: list[tuple[Tensor, Tensor, Tensor]],
         masses: list[Tensor],
         smoothing: float,
+        weight: Tensor,
+        evidence: HeadEvidence,
     ) -> Tensor:
         rows = max(1, LOGITS_AT_ONCE // len(items))
         total, dh, ditems = h.new_zeros(()), torch.empty_like(h), torch.zeros_like(items)
+        # Label smoothing's share of the gradient and of the loss is linear in the logits.
+        spread = smoothing / len(items) * evidence.logs.sum()
+        dweight = -spread
+        total -= weight * spread
         learns = any(ctx.needs_input_grad)
         # The mean logit is linear in both: no pass over the logits is needed for it.
         mean_item, mean_correction = items.mean(0), correction.mean()
         for start in range(0, len(h), rows):
             part, own = h[start : start + rows], targets[start : start + rows, None]
             p = part @ items.T + correction
+            row, column, logs = evidence.rows(start, len(part))
+            p[row, column] += weight * logs
             wanted = p.gather(1, own)
             highest = p.amax(1, keepdim=True)
             sums = p.sub_(highest).exp_().sum(1, keepdim=True)
@@ -99,19 +146,20 @@ class _ItemSoftmax(torch.autograd.Function):
                 continue
             # d loss / d logits = p - (1 - s) onehot(own) - s / S, the last term after the loop.
             p.scatter_add_(1, own, torch.full_like(wanted, smoothing - 1.0))
+            dweight = dweight + (p[row, column] * logs).sum()
             torch.mm(p, items, out=dh[start : start + rows])
             ditems.addmm_(p.T, part)
         if smoothing and learns:
             dh -= smoothing * mean_item
             ditems -= smoothing / len(items) * h.sum(0)
-        ctx.save_for_backward(dh, ditems)
+        ctx.save_for_backward(dh, ditems, dweight)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        dh, ditems = ctx.saved_tensors
-        return dh * grad, ditems * grad, None, None, None, None, None
+        dh, ditems, dweight = (each * grad for each in ctx.saved_tensors)
+        return dh, ditems, None, None, None, None, None, dweight, None
 
 
 def _sum_spans(p: Tensor, start: int, span: tuple[Tensor, Tensor, Tensor], mass: Tensor) -> None:
@@ -158,9 +206,8 @@ class ScoredItems:
 
 def item_head_loss(
     network: Network,
-    h: Tensor,
+    positions: Positions,
     items: Tensor,
-    targets: Tensor,
     choices: list[Choices],
     smoothing: float = 0.0,
 ) -> tuple[Tensor, list[Tensor]]:
@@ -168,9 +215,8 @@ def item_head_loss(
 
     Args:
         network: knows which items are below a node.
-        h: encoded histories [P, D].
+        positions: where the next item is learned.
         items: item vectors [N, D].
-        targets: leaves [P].
         choices: where the head's opinion is wanted; may be empty.
         smoothing: s, what of each target is spread over all items.
 
@@ -178,6 +224,7 @@ def item_head_loss(
         The loss, and per choice the head's probability of each child [R, C], zero where it sees
         none of the items below a node.
     """
+    h, targets = positions.h, positions.targets
     scored = ScoredItems.draw(len(items), targets)
     spans, masses = [], []
     for choice in choices:
@@ -192,7 +239,15 @@ def item_head_loss(
     vectors = items if len(scored.leaves) == len(items) else items.index_select(0, scored.leaves)
     with torch.autocast(h.device.type, enabled=False):  # sums over a catalogue want all their bits
         total: Tensor = _ItemSoftmax.apply(  # type: ignore[no-untyped-call]
-            h.float(), vectors.float(), scored.correction, columns, spans, masses, smoothing
+            h.float(),
+            vectors.float(),
+            scored.correction,
+            columns,
+            spans,
+            masses,
+            smoothing,
+            network.head_evidence_weight.float(),
+            HeadEvidence.of(positions.evidence, network.depth_start[-2], scored),
         )
     said = []
     for choice, mass in zip(choices, masses, strict=True):
@@ -231,22 +286,29 @@ def _parts(length: int) -> list[slice]:
     return [slice(at, at + PRODUCTS_AT_ONCE) for at in range(0, length, PRODUCTS_AT_ONCE)]
 
 
-def choice_log_probs(query: Tensor, choice: Choices, tree: TreeTensors) -> Tensor:
-    """Log-probabilities [R, C] as `child_log_probs`, computed only where a child exists."""
+def choice_log_probs(
+    query: Tensor, choice: Choices, tree: TreeTensors, evidence: Tensor | None = None
+) -> Tensor:
+    """Log-probabilities [R, C] as `child_log_probs`, computed only where a child exists.
+
+    `evidence` is added to the logits of the children that exist, in their order.
+    """
+    node, row = choice.nodes[choice.taken], choice.taken.nonzero()[:, 0]
     if len(choice.parent) and not choice.parent.any():  # all at the root: one product of matrices
         nodes = choice.nodes[0]
-        logits = query @ tree.vectors[nodes].T + tree.biases[nodes]
+        existing = (query @ tree.vectors[nodes].T)[choice.taken]
     else:
-        node, row = choice.nodes[choice.taken], choice.taken.nonzero()[:, 0]
-        products: Tensor = _Products.apply(query, tree.vectors, row, node)  # type: ignore[no-untyped-call]
-        logits = query.new_full(choice.taken.shape, ABSENT)
-        logits = logits.masked_scatter(choice.taken, products + tree.biases[node])
+        existing = _Products.apply(query, tree.vectors, row, node)  # type: ignore[no-untyped-call]
+    existing = existing + tree.biases[node]
+    if evidence is not None:
+        existing = existing + evidence
+    logits = query.new_full(choice.taken.shape, ABSENT).masked_scatter(choice.taken, existing)
     return torch.log_softmax(logits, dim=-1)
 
 
 def generator_loss(
     network: Network,
-    h: Tensor,
+    positions: Positions,
     tree: TreeTensors,
     choices: list[Choices],
     taught: list[Tensor] | None = None,
@@ -256,17 +318,21 @@ def generator_loss(
 
     Args:
         network: holds the generator.
-        h: encoded histories [P, D].
+        positions: where the next item is learned.
         tree: node vectors and biases.
         choices: one for each depth.
         taught: per depth the item head's probability of each child [R, C].
         share: of the loss that is cross-entropy to `taught`, a; the rest is to the target's path.
     """
+    h = positions.h
     total = h.new_zeros(())
     for depth, choice in enumerate(choices):
         parents = tree.vectors.index_select(0, choice.parent)
         query = network.generator.query(depth, h.index_select(0, choice.position), parents)
-        log_probs = choice_log_probs(query, choice, tree)
+        row = choice.taken.nonzero()[:, 0]
+        logs = positions.evidence.of(depth, choice.position[row], choice.nodes[choice.taken])
+        known = network.generator.evidence_weights[depth] * logs
+        log_probs = choice_log_probs(query, choice, tree, known)
         own = log_probs.gather(1, choice.place.unsqueeze(1)).sum()
         total = total - (1 - share) * own
         if taught is not None and share:

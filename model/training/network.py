@@ -3,8 +3,11 @@
 Item vector      v_i = id_i + W text_i + sum_l code_l[c_il]            (id_i dropped at random)
 History encoder  h   = causal transformer over the vectors of the history's items
 Node vector      v_n = mean of the item vectors below n + offset_n      (items are their own node)
-Generator        p(child c | node n, h) = softmax_c(q . v_c + b_c),  q = h + MLP_depth([h, v_n])
-Item head        p(i | h) = softmax_i(h . v_i)
+Generator        p(child c | node n, h) = softmax_c(q . v_c + b_c + beta_depth e_c),
+                 q = h + MLP_depth([h, v_n])
+Item head        p(i | h) = softmax_i(h . v_i + beta e_i)
+
+e is the logarithm of the evidence that transitions give (`model/transitions.py`).
 
 Node vectors as outputs instead of code embeddings let the generator share what the item head
 learns. Shapes: B histories, T positions, P training positions, N items, M trie nodes, I inner
@@ -23,6 +26,9 @@ from model.trie import Trie
 
 ABSENT = -1e9
 """Logit of a child that does not exist; finite, so that no NaN can arise from it."""
+
+EVIDENCE_WEIGHT = 0.5
+"""Every beta before training."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,7 @@ class Generator(nn.Module):
         super().__init__()
         depths = len(shape.codebook_sizes) + 1
         self.levels = nn.ModuleList(LevelQuery(shape) for _ in range(depths))
+        self.evidence_weights = nn.Parameter(torch.full((depths,), EVIDENCE_WEIGHT))
 
     def query(self, depth: int, h: Tensor, parents: Tensor) -> Tensor:
         """Turn h and nodes' vectors, both [..., D], into what their children are asked [..., D]."""
@@ -218,12 +225,16 @@ class TreeTensors:
         return first.unsqueeze(-1) + torch.where(taken, slots, 0), taken
 
 
-def child_log_probs(query: Tensor, nodes: Tensor, taken: Tensor, tree: TreeTensors) -> Tensor:
+def child_log_probs(
+    query: Tensor, nodes: Tensor, taken: Tensor, tree: TreeTensors, evidence: Tensor | float = 0.0
+) -> Tensor:
     """Log-probabilities [..., C] of children `nodes` [..., C] under `query` [..., D].
+
+    `evidence` [..., C] is added to the logits.
 
     Normalised over all children that exist, whatever filters say (design: scores stay comparable).
     """
-    logits = (tree.vectors[nodes] @ query.unsqueeze(-1)).squeeze(-1) + tree.biases[nodes]
+    logits = (tree.vectors[nodes] @ query.unsqueeze(-1)).squeeze(-1) + tree.biases[nodes] + evidence
     return torch.log_softmax(logits.masked_fill(~taken, ABSENT), dim=-1)
 
 
@@ -270,6 +281,14 @@ class Network(nn.Module):
         self.generator = Generator(shape)
         self.offsets = nn.Parameter(torch.zeros(inner, shape.width))
         self.biases = nn.Parameter(torch.log((leaf_end - leaf_start).float()))
+        self.head_evidence_weight = nn.Parameter(torch.tensor(EVIDENCE_WEIGHT))
+        # Nodes of depth 1 .. L + 1 above and at each leaf [N, L + 1].
+        self.ancestors = trie.paths(np.arange(trie.item_count))[:, 1:]
+
+    def evidence_weights(self) -> list[float]:
+        """Beta of the choices at depth 0 .. L, and of the item head: L + 2 numbers."""
+        choices = self.generator.evidence_weights.detach().tolist()
+        return [*choices, self.head_evidence_weight.item()]
 
     def project(self, text: Tensor) -> None:
         """Read the text features [N, E] through `text_basis`.

@@ -2,7 +2,7 @@
 
 One number b is added to the log-odds of every item of a history:
 
-    p(i | h, history)  proportional to  exp(h . v_i + b [i in history])
+    p(i | h, history)  proportional to  exp(h . v_i + beta e_i + b [i in history])
 
 and fitted by maximum likelihood with the trained network as it is. With m the probability that the
 item head gives to the whole history, the likelihood of "the next item is one of it" is that of a
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.training.evidence import batch_evidence
 from model.training.network import Network
 from model.training.training_set import TrainingSet, padded
 from model.types import AnyArray, IntArray
@@ -38,7 +39,7 @@ def repeat_bias(network: Network, data: TrainingSet) -> float:
     repeats: list[AnyArray] = []
     for start in range(0, len(order), HISTORIES_AT_ONCE):
         windows = [data.windows[row] for row in order[start : start + HISTORIES_AT_ONCE]]
-        odds, repeated = _repeats(network, items, windows)
+        odds, repeated = _repeats(network, items, data, windows)
         log_odds.append(odds)
         repeats.append(repeated)
         if sum(map(len, log_odds)) >= allowed:
@@ -47,13 +48,16 @@ def repeat_bias(network: Network, data: TrainingSet) -> float:
 
 
 def _repeats(
-    network: Network, items: Tensor, windows: Sequence[IntArray]
+    network: Network, items: Tensor, data: TrainingSet, windows: Sequence[IntArray]
 ) -> tuple[AnyArray, AnyArray]:
     """Log-odds [P] that the head gives to a repeat, and whether there was one [P]."""
     leaves, real = (tensor.to(items.device) for tensor in padded(windows))
     encoded = network.history_encoder(items[leaves[:, :-1]])
     history, position = real[:, 1:].nonzero(as_tuple=True)
     logits = encoded[history, position] @ items.T
+    own = batch_evidence(network, data.transitions, windows, data.popularity)
+    row, leaf, logs = own.items(network.depth_start[-2])
+    logits[row, leaf] += network.head_evidence_weight * logs
     # Position t has read the items 0 .. t; one that is there twice counts once.
     read = leaves[history, :-1]
     after = torch.arange(read.shape[1], device=items.device) > position.unsqueeze(1)

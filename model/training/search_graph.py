@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.training.evidence import BatchEvidence
 from model.training.network import Generator, LevelQuery, Network, TreeTensors, child_log_probs
 
 NEVER = float("-inf")
@@ -29,7 +30,12 @@ class Beams(NamedTuple):
 
 
 def beam_search(
-    generator: Generator, h: Tensor, tree: TreeTensors, alive: Tensor, sizes: tuple[Tensor, ...]
+    generator: Generator,
+    h: Tensor,
+    tree: TreeTensors,
+    alive: Tensor,
+    sizes: tuple[Tensor, ...],
+    evidence: BatchEvidence | None = None,
 ) -> Beams:
     """Search the trie for the W most probable items of each history.
 
@@ -40,6 +46,7 @@ def beam_search(
         alive: [M], legal items below each node; prefixes without any are never followed.
         sizes: `beams` [W] and then `slots` [C_depth] for depth 0 .. L. Only their lengths (W) and
             the values 0 .. C - 1 matter: lengths that come with the data keep the graph general.
+        evidence: of transitions, for each history; None where `tree` has it in its biases.
     """
     beams, *slots = sizes
     batch, width = h.shape[0], beams.shape[0]
@@ -53,7 +60,11 @@ def beam_search(
         children, taken = tree.children(nodes, places)
         parents = tree.vectors[nodes]
         query = generator.query(depth, h.unsqueeze(1).expand_as(parents), parents)
-        log_probs = child_log_probs(query, children, taken, tree)
+        known: Tensor | float = 0.0
+        if evidence is not None:
+            logs = evidence.of(depth, torch.arange(batch, device=h.device)[:, None, None], children)
+            known = generator.evidence_weights[depth] * logs
+        log_probs = child_log_probs(query, children, taken, tree, known)
         legal = taken & (alive[children] > 0)
         scores = (totals.unsqueeze(-1) + log_probs).masked_fill(~legal, NEVER)
         # 2. Keep the best W; the spare places make sure that there are W + 1 candidates.

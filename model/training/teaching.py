@@ -16,7 +16,8 @@ import torch
 from lightning_fabric import Fabric
 
 from model.errors import TrainingError
-from model.training.losses import generator_loss, item_head_loss, path_choices
+from model.training.evidence import batch_evidence
+from model.training.losses import Positions, generator_loss, item_head_loss, path_choices
 from model.training.network import Network
 from model.training.training_set import TrainingSet, batches, padded
 
@@ -94,15 +95,16 @@ class Teaching:
     def _loss(self, items: torch.Tensor, rows: Any) -> torch.Tensor:
         """The generator's mean cross-entropy to the item head over all positions of a batch."""
         network = self.network
-        leaves, real = (
-            tensor.to(items.device) for tensor in padded([self.data.windows[row] for row in rows])
-        )
+        windows = [self.data.windows[row] for row in rows]
+        leaves, real = (tensor.to(items.device) for tensor in padded(windows))
         predicted = real[:, 1:]
         with torch.no_grad():
             h = network.history_encoder(items[leaves[:, :-1]])[predicted]
         targets = leaves[:, 1:][predicted]
         tree = network.tree(items)
         choices = path_choices(network, targets, tree)
+        evidence = batch_evidence(network, self.data.transitions, windows, self.data.popularity)
+        positions = Positions(h, targets, evidence)
         with torch.no_grad():
-            _, taught = item_head_loss(network, h, items, targets, choices)
-        return generator_loss(network, h, tree, choices, taught, share=1.0)
+            _, taught = item_head_loss(network, positions, items, choices)
+        return generator_loss(network, positions, tree, choices, taught, share=1.0)

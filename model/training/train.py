@@ -32,8 +32,9 @@ from model.manifest import BEAM_WIDTH_MAX, LevelFacts
 from model.training.diffusion_losses import Masking, diffusion_losses
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.evaluation.report import plot_training
+from model.training.evidence import batch_evidence
 from model.training.histories import HeldOut
-from model.training.losses import generator_loss, item_head_loss, path_choices
+from model.training.losses import Positions, generator_loss, item_head_loss, path_choices
 from model.training.network import Network, NetworkShape
 from model.training.stage_files import save_json
 from model.training.teaching import Lessons, Teaching
@@ -247,15 +248,17 @@ def losses(
     items = network.item_vectors()
     encoded = network.history_encoder(items[leaves[:, :-1]])
     predicted = real[:, 1:]
-    h, targets = encoded[predicted], leaves[:, 1:][predicted]
+    targets = leaves[:, 1:][predicted]
+    evidence = batch_evidence(network, data.transitions, windows, data.popularity)
+    positions = Positions(encoded[predicted], targets, evidence)
     if config.decoder == "diffusion":
         denoising = cast("DiffusionNetwork", network)  # Fabric's wrapper hides its class
         masking = Masking(denoising.ordered_levels, config.least_mask_ratio)
-        return diffusion_losses(denoising, h, items, targets, masking, config.distillation)
+        return diffusion_losses(denoising, positions, items, masking, config.distillation)
     tree = network.tree(items)
     choices = path_choices(network, targets, tree)
-    head, taught = item_head_loss(network, h, items, targets, choices, config.label_smoothing)
-    return head, generator_loss(network, h, tree, choices, taught, config.distillation)
+    head, taught = item_head_loss(network, positions, items, choices, config.label_smoothing)
+    return head, generator_loss(network, positions, tree, choices, taught, config.distillation)
 
 
 def train(
@@ -281,7 +284,7 @@ def train(
     with progress_bar() as progress:
         while not run.is_over():
             row = train_epoch(run, progress)
-            scores = validate(run.network.module, task, config.beam_width)
+            scores = validate(run.network.module, run.data.transitions, task, config.beam_width)
             run.epochs.append(row | asdict(scores))
             # The best first: an interruption between the two repeats this epoch.
             if run.best() is run.epochs[-1]:
@@ -335,7 +338,8 @@ def take_lessons(
     while not teaching.is_over():
         row = give_lesson(teaching, progress)
         if task is not None:
-            row |= asdict(validate(run.network.module, task, config.beam_width))
+            network, transitions = run.network.module, run.data.transitions
+            row |= asdict(validate(network, transitions, task, config.beam_width))
             progress.console.print(describe_lesson(row))
         teaching.epochs.append(row)
         save(path, identity, teaching.state())

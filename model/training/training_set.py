@@ -17,6 +17,7 @@ from model.item_features import TEXT_FIELDS
 from model.manifest import LevelFacts
 from model.training.histories import HeldOut, Histories, ItemRows, Split, read_histories
 from model.training.stage_files import require_stage
+from model.transitions import Transitions
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
 
@@ -72,6 +73,8 @@ class TrainingSet:
     are predicted."""
     popularity: IntArray
     """Training events per leaf, int64 [N]."""
+    transitions: Transitions
+    """Counted on the same training histories."""
 
     def trained(self) -> Tensor:
         """Which leaves training has events of, bool [N]."""
@@ -99,17 +102,15 @@ def read_training_set(
     catalogue = read_catalogue(embedded, tokenized)
     histories = read_histories(prepared)
     sequences = histories.complete() if refit else histories.training()
-    windows = [
-        window
-        for rows in sequences
-        for window in _windows(catalogue.leaf_of_row[rows], history_length)
-    ]
+    sequences = [catalogue.leaf_of_row[rows] for rows in sequences]
+    windows = [window for leaves in sequences for window in _windows(leaves, history_length)]
     if not windows:
         message = f"{prepared} has no user with two training events: nothing to learn from"
         raise StageError(message)
-    events = catalogue.leaf_of_row[np.concatenate([*sequences])]
-    popularity = np.bincount(events, minlength=len(catalogue.order))
-    return TrainingSet(catalogue, histories, windows, popularity)
+    items = len(catalogue.order)
+    popularity = np.bincount(np.concatenate(sequences), minlength=items)
+    transitions = Transitions.count(sequences, items)
+    return TrainingSet(catalogue, histories, windows, popularity, transitions)
 
 
 def _windows(leaves: IntArray, length: int) -> Iterator[IntArray]:

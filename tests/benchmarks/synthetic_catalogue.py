@@ -23,6 +23,7 @@ from model.manifest import FORMAT_VERSION, LevelFacts, Manifest, ScoreFacts
 from model.strings import StringTable
 from model.training.graphs import export_graphs
 from model.training.network import Network, NetworkShape
+from model.transitions import FOLLOWERS_MOST, Transitions
 from model.trie import Trie
 from model.types import AnyArray
 
@@ -87,6 +88,15 @@ def load_tree(folder: Path) -> Loaded:
     return Loaded(SearchTree(trie, vectors, biases), counts, seconds)
 
 
+def draw_transitions(items: int) -> Transitions:
+    """As many followers of every item as are kept."""
+    generator = np.random.default_rng(items)
+    count = min(FOLLOWERS_MOST, items)
+    followers = generator.integers(items, size=items * count, dtype=np.int32)
+    weights = generator.random(items * count, dtype=np.float32)
+    return Transitions(np.arange(items + 1) * count, followers, weights)
+
+
 def random_graphs(folder: Path) -> Graphs:
     """The graphs of an untrained network of the base preset's depth."""
     torch.manual_seed(0)
@@ -129,7 +139,12 @@ def synthetic_bundle(items: int, folder: Path) -> Bundle:
         width=WIDTH,
         history_length=50,
         beam_width=50,
-        score=ScoreFacts(fusion_weight=1.0, largest_item_norm=5.0, repeat_bias=-20.0),
+        score=ScoreFacts(
+            fusion_weight=1.0,
+            largest_item_norm=5.0,
+            evidence_weights=(0.5,) * (len(CODES) + 2),
+            repeat_bias=-20.0,
+        ),
         facts={},
         files={},
     )
@@ -143,6 +158,7 @@ def synthetic_bundle(items: int, folder: Path) -> Bundle:
         browse=BrowseTree(trie, codes, (), unnamed, catalog.titles, catalog.item_ids),
         tree=loaded.tree,
         popularity=np.arange(items, dtype=np.int64)[::-1].copy(),
+        transitions=draw_transitions(items),
         graphs=random_graphs(folder),
         golden=(),
     )

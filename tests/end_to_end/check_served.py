@@ -114,11 +114,11 @@ def expected_answer(
     """
     if len(leaves) == 0:
         return popular_leaves(recommender)[:K].tolist(), None
-    h = recommender.encode(leaves)
     width = recommender.bundle.manifest.beam_width
-    result = recommender.search(h, width, excluded=leaves)
-    fused = np.sort(recommender.fuse(h, result, leaves))[::-1]
-    return by_fused(recommender, h, result, leaves)[:K].tolist(), fused[:K].tolist()
+    with recommender.reading(leaves) as h:
+        result = recommender.search(h, width, excluded=leaves)
+        fused = np.sort(recommender.fuse(h, result, leaves))[::-1]
+        return by_fused(recommender, h, result, leaves)[:K].tolist(), fused[:K].tolist()
 
 
 def judge(

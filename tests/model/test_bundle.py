@@ -14,6 +14,7 @@ from model.bundle import (
     Bundle,
     catalog_arrays,
     read_manifest,
+    transition_arrays,
     tree_arrays,
 )
 from model.errors import BundleError
@@ -63,6 +64,7 @@ def refusal(folder: Path) -> str:
 
 def arrays(bundle: Bundle) -> dict[str, AnyArray]:
     found = catalog_arrays(bundle.catalog) | tree_arrays(bundle.tree)
+    found |= transition_arrays(bundle.transitions)
     return found | {"popularity.npy": bundle.popularity}
 
 
@@ -182,7 +184,7 @@ def test_another_format_is_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(format_version=version))
 
     message = refusal(copy)
-    assert f"format_version {version!r}, this release reads 3" in message
+    assert f"format_version {version!r}, this release reads 4" in message
 
 
 @pytest.mark.parametrize(

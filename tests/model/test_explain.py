@@ -64,8 +64,8 @@ def test_the_drop_is_the_difference_to_the_history_without_the_item(
     answer = recommender.recommend(Query(history, k=3, explain=True))
 
     def log_probs(leaves: list[int]) -> dict[int, float]:
-        h = recommender.encode(np.array(leaves))
-        every = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
+        with recommender.reading(np.array(leaves)) as h:
+            every = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
         return dict(zip(every.leaves.tolist(), every.totals().tolist(), strict=True))
 
     whole = log_probs([7, 90, 7, 200])

@@ -12,6 +12,7 @@ from model.browse import Place
 from model.bundle import Bundle
 from model.explore import Explorer, node_log_probs
 from model.recommender import Query, Recommender
+from model.transitions import EvidenceBiases
 from tests.model.table_decoder import NOTHING, TableDecoder, decoders
 from tests.model.training.evaluation.toy_bundle import toy_bundle
 
@@ -91,8 +92,8 @@ def test_choices_share_out_the_probability_of_their_place(
 def test_probabilities_equal_exhaustive_search(recommender: Recommender) -> None:
     bundle = recommender.bundle
     history = [bundle.catalog.item_id(leaf) for leaf in (3, 50, 120)]
-    h = recommender.encode(np.array([3, 50, 120]))
-    every = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
+    with recommender.reading(np.array([3, 50, 120])) as h:
+        every = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
     of_leaf = np.zeros(len(bundle.catalog))
     of_leaf[every.leaves] = np.exp(every.totals())
     assert of_leaf.sum() == pytest.approx(1, rel=1e-5)
@@ -148,8 +149,10 @@ def test_an_item_has_no_choices() -> None:
 
     assert answer.choices == ()
     assert [item.item_id for item in answer.items] == ["f"]
-    (probability,) = Explorer(bundle).probabilities(
-        [place], Recommender(bundle).encode(np.array([0]))
-    )
+    biases = EvidenceBiases(bundle.tree, bundle.transitions, bundle.manifest.score.evidence_weights)
+    with biases.after(np.array([0])):
+        (probability,) = Explorer(bundle, biases.tree).probabilities(
+            [place], Recommender(bundle).encode(np.array([0]))
+        )
     assert answer.place is not None
     assert answer.place.probability == pytest.approx(probability)

@@ -21,6 +21,7 @@ from model.recommender import (
     Recommender,
     verify_golden,
 )
+from model.transitions import SCALE, Transitions
 from model.types import AnyArray, FloatArray
 from tests.model.training.evaluation.toy_bundle import ToyGraphs, toy_bundle
 
@@ -176,11 +177,11 @@ def test_a_certified_answer_is_the_best_of_the_whole_catalogue(
 
     answer = recommender.recommend(query)
 
-    h = recommender.encode(known)
-    everything = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
     more = [bundle.catalog.leaf(item_id) for item_id in query.seen]
     seen = np.array([leaf for leaf in [*leaves, *more] if leaf is not None], np.int64)
-    fused = recommender.fuse(h, everything, seen)
+    with recommender.reading(known) as h:
+        everything = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
+        fused = recommender.fuse(h, everything, seen)
     score = {
         bundle.catalog.item_id(int(leaf)): float(value)
         for leaf, value in zip(everything.leaves, fused, strict=True)
@@ -252,11 +253,16 @@ def test_the_served_score_is_the_documented_one(bundle: Bundle, recommender: Rec
     history = all_ids(bundle)[10:14]
     h = recommender.encode(np.arange(10, 14)).astype(np.float64)
     facts = bundle.manifest.score
+    leaves, amounts = bundle.transitions.evidence(np.arange(10, 14))
+    logs = facts.evidence_weights[-1] * np.log1p(amounts / SCALE)
+    evidence = dict(zip(leaves.tolist(), logs.tolist(), strict=True))
+    assert len(evidence) > 0
 
     for item in recommender.recommend(Query(history)).items:
-        vector = bundle.tree.item_vectors[bundle.catalog.known_leaf(item.item_id)]
-        bound = float(np.linalg.norm(h)) * facts.largest_item_norm
-        second = facts.fusion_weight * (float(vector @ h) - bound)
+        leaf = bundle.catalog.known_leaf(item.item_id)
+        own = float(bundle.tree.item_vectors[leaf] @ h) + evidence.get(leaf, 0.0)
+        bound = float(np.linalg.norm(h)) * facts.largest_item_norm + max(0, *evidence.values())
+        second = facts.fusion_weight * (own - bound)
         assert second <= 0
         assert item.level_log_probs is not None
         assert item.score == pytest.approx(sum(item.level_log_probs) + second, abs=1e-4)
@@ -390,7 +396,11 @@ def test_item_scores_are_those_of_the_item_head(bundle: Bundle, recommender: Rec
     h = recommender.encode(np.array([4]))
 
     scores = recommender.item_scores(h)
+    with recommender.reading(np.array([4])):
+        with_evidence = recommender.item_scores(h)
 
+    followers, _ = bundle.transitions.evidence(np.array([4]))
+    assert np.flatnonzero(with_evidence != scores).tolist() == followers.tolist()
     assert scores.shape == (len(bundle.catalog),)
     assert scores[7] == pytest.approx(float(bundle.tree.item_vectors[7] @ h), abs=1e-5)
     norm = bundle.manifest.score.largest_item_norm
@@ -467,7 +477,8 @@ def test_equal_scores_are_served_in_leaf_order() -> None:
     bundle = toy_bundle()
     still = np.zeros_like(bundle.tree.vectors)
     tree = SearchTree(bundle.tree.trie, still, np.zeros_like(bundle.tree.biases))
-    even = replace(bundle, tree=tree, popularity=np.ones(12, np.int64))
+    nothing = Transitions.count([], 12)
+    even = replace(bundle, tree=tree, transitions=nothing, popularity=np.ones(12, np.int64))
     recommender = Recommender(even)
 
     cold = recommender.recommend(Query(k=12)).items

@@ -168,9 +168,9 @@ def _served_ranks(recommender: Recommender, questions: Sequence[Question], title
     width = recommender.bundle.manifest.beam_width
     for number, question in enumerate(track(questions, description=title, transient=True)):
         history, target = _leaves(recommender, question)
-        h = recommender.encode(history)
-        result = recommender.search(h, width, excluded=history)
-        ranks[number] = rank_in_list(by_fused(recommender, h, result, history), target)
+        with recommender.reading(history) as h:
+            result = recommender.search(h, width, excluded=history)
+            ranks[number] = rank_in_list(by_fused(recommender, h, result, history), target)
     return ranks
 
 
@@ -178,7 +178,8 @@ def _head_ranks(recommender: Recommender, questions: Sequence[Question]) -> IntA
     ranks = np.zeros(len(questions), dtype=np.int64)
     for number, question in enumerate(questions):
         history, target = _leaves(recommender, question)
-        scores = recommender.item_scores(recommender.encode(history)).copy()
+        with recommender.reading(history) as h:
+            scores = recommender.item_scores(h)
         scores[history] = -np.inf
         ranks[number] = rank_by_score(scores, target)
     return ranks

@@ -132,10 +132,10 @@ def measured(way: Way, task: Task, width: int) -> DecodingRow:
             rankings.put_list(user, popular_leaves(recommender), target)
             continue
         began = time.perf_counter()
-        h = recommender.encode(history)
-        found = recommender.search(h, width, excluded=history)
-        seconds.append(time.perf_counter() - began)
-        rankings.put_list(user, by_fused(recommender, h, found, history), target)
+        with recommender.reading(history) as h:
+            found = recommender.search(h, width, excluded=history)
+            seconds.append(time.perf_counter() - began)
+            rankings.put_list(user, by_fused(recommender, h, found, history), target)
     times = 1000 * np.array(seconds or [0.0])
     return DecodingRow(
         name=way.name,

@@ -180,15 +180,16 @@ def served_rows(crew: Crew, task: Task, width: int) -> list[Row]:
             for masked in MASKINGS:
                 kept[SERVED, masked].put_list(user, popular, target)
             return
-        h = recommender.encode(history)
-        scores = recommender.item_scores(h).copy()
-        for masked in reversed(MASKINGS):
-            excluded = history if masked else history[:0]
-            scores[excluded] = -np.inf
-            result = recommender.search(h, width, excluded=excluded)
-            kept[GENERATOR, masked].put_list(user, by_log_prob(result), target)
-            kept[ITEM_HEAD, masked].put_scores(user, scores, target)
-            kept[SERVED, masked].put_list(user, by_fused(recommender, h, result, history), target)
+        with recommender.reading(history) as h:
+            scores = recommender.item_scores(h)
+            for masked in reversed(MASKINGS):
+                excluded = history if masked else history[:0]
+                scores[excluded] = -np.inf
+                result = recommender.search(h, width, excluded=excluded)
+                fused = by_fused(recommender, h, result, history)
+                kept[GENERATOR, masked].put_list(user, by_log_prob(result), target)
+                kept[ITEM_HEAD, masked].put_scores(user, scores, target)
+                kept[SERVED, masked].put_list(user, fused, target)
 
     crew.each(np.arange(len(task)), measure, "bundle")
     catalog = crew.recommenders[0].bundle.catalog
@@ -273,12 +274,12 @@ def search_errors(crew: Crew, task: Task, width: int, config: EvaluateConfig) ->
 
     def measure(recommender: Recommender, user: int) -> None:
         history, target, at = task.leaves[user], int(task.targets[user]), place[user]
-        h = recommender.encode(history)
-        beam = recommender.search(h, width, excluded=history)
-        exhaustive = recommender.search_exhaustively(h, excluded=history)
-        for way, result in enumerate((beam, exhaustive)):
-            kept[GENERATOR, way].put_list(at, by_log_prob(result), target)
-            kept[SERVED, way].put_list(at, by_fused(recommender, h, result, history), target)
+        with recommender.reading(history) as h:
+            beam = recommender.search(h, width, excluded=history)
+            exhaustive = recommender.search_exhaustively(h, excluded=history)
+            for way, result in enumerate((beam, exhaustive)):
+                kept[GENERATOR, way].put_list(at, by_log_prob(result), target)
+                kept[SERVED, way].put_list(at, by_fused(recommender, h, result, history), target)
 
     crew.each(np.sort(drawn), measure, "exhaustive search")
     return [

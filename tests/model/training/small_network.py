@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from model.training.diffusion_network import DiffusionNetwork
+from model.training.evidence import BatchEvidence
 from model.training.network import Network, NetworkShape
 from model.trie import Trie
 
@@ -55,6 +56,27 @@ def small_parts(
     trained = torch.ones(items)
     trained[0] = 0
     return (shape, trie, text, torch.from_numpy(codes[order]), trained), trie
+
+
+def small_evidence(network: Network, positions: int, *, seed: int = 0) -> BatchEvidence:
+    """Evidence for some items at each of `positions`."""
+    generator = np.random.default_rng(seed)
+    places = positions * len(network.ancestors)
+    keys = np.flatnonzero(generator.random(places) < 0.2)
+    return BatchEvidence.over(network, keys, generator.random(len(keys)))
+
+
+def no_evidence(network: Network) -> BatchEvidence:
+    """None at any position."""
+    return BatchEvidence.over(network, np.empty(0, np.int64), np.empty(0))
+
+
+def evidence_of_nodes(evidence: BatchEvidence, positions: int) -> Tensor:
+    """The same as a table: the logarithm of the evidence of every node [P, M]."""
+    table = torch.zeros(positions, evidence.nodes)
+    for keys, logs in zip(evidence.keys, evidence.logs, strict=True):
+        table[keys // evidence.nodes, keys % evidence.nodes] = logs
+    return table
 
 
 def _randomize(network: Network) -> None:

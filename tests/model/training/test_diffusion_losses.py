@@ -8,8 +8,8 @@ from torch import Tensor
 
 from model.training.diffusion_losses import Masking, denoiser_loss, diffusion_losses, head_opinion
 from model.training.diffusion_network import DiffusionNetwork, code_logits
-from model.training.losses import ScoredItems
-from tests.model.training.small_network import small_diffusion_network
+from model.training.losses import Positions, ScoredItems
+from tests.model.training.small_network import no_evidence, small_diffusion_network
 
 CPU = torch.device("cpu")
 
@@ -92,10 +92,11 @@ def test_a_denoiser_learns_the_only_item_that_ever_comes() -> None:
     network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     h, targets = torch.randn(16, 8), torch.full((16,), 7)
+    positions = Positions(h, targets, no_evidence(network))
     torch.manual_seed(0)
     seen = []
-    for _ in range(60):
-        head, loss = diffusion_losses(network, h, network.item_vectors(), targets, Masking(1), 0.3)
+    for _ in range(100):
+        head, loss = diffusion_losses(network, positions, network.item_vectors(), Masking(1), 0.3)
         optimizer.zero_grad()
         (head + loss).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

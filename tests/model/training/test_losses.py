@@ -9,9 +9,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.training import losses
-from model.training.losses import Choices, generator_loss, item_head_loss, path_choices
+from model.training.losses import (
+    Choices,
+    Positions,
+    generator_loss,
+    item_head_loss,
+    path_choices,
+)
 from model.training.network import Network, TreeTensors, child_log_probs
-from tests.model.training.small_network import small_network
+from tests.model.training.small_network import (
+    evidence_of_nodes,
+    no_evidence,
+    small_evidence,
+    small_network,
+)
 from tests.model.training.test_network import brute_log_prob, leaves_below
 
 CATALOGUES = given(
@@ -29,10 +40,17 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "PRODUCTS_AT_ONCE", 7)
 
 
-def task(network: Network, items: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Encoded histories, item vectors and targets."""
+def task(network: Network, items: int) -> tuple[Positions, Tensor]:
+    """Positions with evidence, and item vectors."""
     vectors = network.item_vectors().detach().requires_grad_()
-    return torch.randn(9, 8, requires_grad=True), vectors, torch.randint(items, (9,))
+    h, targets = torch.randn(9, 8, requires_grad=True), torch.randint(items, (9,))
+    return Positions(h, targets, small_evidence(network, 9)), vectors
+
+
+def head_logits(network: Network, positions: Positions, vectors: Tensor) -> Tensor:
+    """The item head's formula [P, N]."""
+    logs = evidence_of_nodes(positions.evidence, len(positions.h))[:, network.depth_start[-2] :]
+    return positions.h @ vectors.T + network.head_evidence_weight * logs
 
 
 def same_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
@@ -47,10 +65,11 @@ def same_gradients(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 def test_the_item_head_is_a_softmax_over_all_items(smoothing: float) -> None:
     network, trie = small_network()
-    h, items, targets = task(network, trie.item_count)
-    loss, _ = item_head_loss(network, h, items, targets, [], smoothing)
-    plain = functional.cross_entropy(h @ items.T, targets, label_smoothing=smoothing)
-    same_gradients(loss, plain, [h, items])
+    positions, items = task(network, trie.item_count)
+    loss, _ = item_head_loss(network, positions, items, [], smoothing)
+    logits = head_logits(network, positions, items)
+    plain = functional.cross_entropy(logits, positions.targets, label_smoothing=smoothing)
+    same_gradients(loss, plain, [positions.h, items, network.head_evidence_weight])
 
 
 @FEW
@@ -59,10 +78,10 @@ def test_the_head_says_of_a_child_what_it_says_of_the_items_below(
     items: int, codebooks: tuple[int, ...], seed: int
 ) -> None:
     network, trie = small_network(items, codebooks, seed=seed)
-    h, vectors, targets = task(network, items)
-    choices = path_choices(network, targets, network.tree(vectors))
-    _, said = item_head_loss(network, h, vectors, targets, choices)
-    p = torch.softmax(h @ vectors.T, dim=1)
+    positions, vectors = task(network, items)
+    choices = path_choices(network, positions.targets, network.tree(vectors))
+    _, said = item_head_loss(network, positions, vectors, choices)
+    p = torch.softmax(head_logits(network, positions, vectors), dim=1)
     for choice, shares in zip(choices, said, strict=True):
         for row, position in enumerate(choice.position.tolist()):
             children = choice.nodes[row][choice.taken[row]].tolist()
@@ -83,9 +102,10 @@ def test_a_sample_of_a_large_catalogue_estimates_the_whole(
         items = 0.3 * items / items.std()
         targets = torch.randint(trie.item_count, (200,))
         choices = path_choices(network, targets, network.tree(items))[:1]
-        full, said = item_head_loss(network, h, items, targets, choices)
+        positions = Positions(h, targets, small_evidence(network, 200))
+        full, said = item_head_loss(network, positions, items, choices)
         monkeypatch.setattr(losses, "SAMPLED_SOFTMAX_ITEMS", 1500)
-        sampled, guessed = item_head_loss(network, h, items, targets, choices)
+        sampled, guessed = item_head_loss(network, positions, items, choices)
     assert float(sampled) == pytest.approx(float(full), rel=0.02)
     assert float((guessed[0] - said[0]).abs().mean()) < 0.03
     assert not torch.equal(guessed[0], said[0])
@@ -93,17 +113,22 @@ def test_a_sample_of_a_large_catalogue_estimates_the_whole(
 
 def naive_generator_loss(
     network: Network,
-    h: Tensor,
+    positions: Positions,
     tree: TreeTensors,
     choices: list[Choices],
     taught: list[Tensor],
     share: float,
 ) -> Tensor:
     """The formula, with every vector in its place."""
+    h = positions.h
+    logs = evidence_of_nodes(positions.evidence, len(h))
     total = h.new_zeros(())
     for depth, choice in enumerate(choices):
         query = network.generator.query(depth, h[choice.position], tree.vectors[choice.parent])
-        log_probs = child_log_probs(query, choice.nodes, choice.taken, tree)
+        known = (
+            network.generator.evidence_weights[depth] * logs[choice.position[:, None], choice.nodes]
+        )
+        log_probs = child_log_probs(query, choice.nodes, choice.taken, tree, known)
         wanted = (1 - share) * functional.one_hot(choice.place, log_probs.shape[1])
         wanted = wanted + share * taught[depth]
         total = total - (wanted * log_probs.masked_fill(~choice.taken, 0.0)).sum()
@@ -121,13 +146,14 @@ def test_the_generator_learns_from_the_target_and_from_the_head(
     items: int, codebooks: tuple[int, ...], seed: int, share: float
 ) -> None:
     network, _ = small_network(items, codebooks, seed=seed)
-    h, vectors, targets = task(network, items)
+    positions, vectors = task(network, items)
     tree = network.tree(vectors)
-    choices = path_choices(network, targets, tree)
-    _, taught = item_head_loss(network, h, vectors, targets, choices)
+    choices = path_choices(network, positions.targets, tree)
+    _, taught = item_head_loss(network, positions, vectors, choices)
     assert not any(shares.requires_grad for shares in taught)  # nobody teaches the teacher
-    arguments = (network, h, tree, choices, taught, share)
-    learned = [h, vectors, network.biases, network.offsets]
+    arguments = (network, positions, tree, choices, taught, share)
+    learned = [positions.h, vectors, network.biases, network.offsets]
+    learned.append(network.generator.evidence_weights)
     loss, naive = generator_loss(*arguments), naive_generator_loss(*arguments)
     if naive.requires_grad:  # a catalogue without any choice leaves nothing to learn
         same_gradients(loss, naive, learned)
@@ -142,25 +168,26 @@ def test_without_a_teacher_it_is_the_negative_log_probability_of_the_path(
     network, trie = small_network(items, codebooks, seed=seed)
     tree = network.tree(network.item_vectors())
     h, targets = torch.randn(6, 8), torch.randint(items, (6,))
-    loss = generator_loss(network, h, tree, path_choices(network, targets, tree))
+    positions = Positions(h, targets, no_evidence(network))
+    loss = generator_loss(network, positions, tree, path_choices(network, targets, tree))
     each = [brute_log_prob(network, trie, tree, h[row], int(targets[row])) for row in range(6)]
     assert float(loss) == pytest.approx(-np.mean(each), rel=1e-4, abs=1e-5)
 
 
 def test_mixed_precision_changes_little() -> None:
     network, trie = small_network()
-    h, vectors, targets = task(network, trie.item_count)
+    positions, vectors = task(network, trie.item_count)
 
     def both() -> Tensor:
         tree = network.tree(vectors)
-        choices = path_choices(network, targets, tree)
-        head, taught = item_head_loss(network, h, vectors, targets, choices)
-        return torch.stack([head, generator_loss(network, h, tree, choices, taught, 0.7)])
+        choices = path_choices(network, positions.targets, tree)
+        head, taught = item_head_loss(network, positions, vectors, choices)
+        return torch.stack([head, generator_loss(network, positions, tree, choices, taught, 0.7)])
 
     exact = both()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = both()
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=0.02, atol=0.0)
-    gradients = torch.autograd.grad(mixed.sum(), [h, vectors])
+    gradients = torch.autograd.grad(mixed.sum(), [positions.h, vectors])
     assert all(torch.isfinite(gradient).all() for gradient in gradients)

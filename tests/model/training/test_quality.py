@@ -75,7 +75,9 @@ def trained_run(shop: Path, settings: TokenizeConfig) -> TrainingRun:
 
 
 def scores_on_test(run: TrainingRun) -> ValidationScores:
-    return validate(run.network, run.data.held_out("test"), PRESET.train.beam_width)
+    return validate(
+        run.network, run.data.transitions, run.data.held_out("test"), PRESET.train.beam_width
+    )
 
 
 def baseline_ndcg(shop: Path, model: Baseline) -> float:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.training.evidence import batch_evidence
 from model.training.repeats import HIGHEST, LOWEST, fit, repeat_bias
 from model.training.train import build_network
 from tests.model.training.small_run import SMALL, Folders
@@ -46,8 +47,12 @@ def test_it_is_what_maximum_likelihood_finds_by_brute_force(small_run: Folders) 
     likelihood = {bias: 0.0 for bias in np.arange(-2, 8, 0.05)}
     for window in windows:
         h = network.history_encoder(items[torch.from_numpy(window[:-1])][None])[0]
+        evidence = batch_evidence(network, data.transitions, [window], data.popularity)
+        known = torch.zeros(len(h), len(items))
+        position, leaf, logs = evidence.items(network.depth_start[-2])
+        known[position, leaf] = network.head_evidence_weight * logs
         for place in range(len(window) - 1):
-            logits = (items @ h[place]).double()
+            logits = (items @ h[place] + known[place]).double()
             seen = torch.zeros(100, dtype=torch.double)
             seen[torch.from_numpy(window[: place + 1])] = 1
             for bias in likelihood:

@@ -10,7 +10,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from model.errors import StageError
-from model.training.losses import generator_loss, item_head_loss, path_choices
+from model.training.evidence import batch_evidence
+from model.training.losses import Positions, generator_loss, item_head_loss, path_choices
 from model.training.network import Network
 from model.training.teaching import Lessons, Teaching
 from model.training.train import build_network, load, read_training, refit, train
@@ -42,8 +43,10 @@ def distance_to_the_head(network: Network, data: TrainingSet) -> float:
         h = network.history_encoder(items[leaves[:, :-1]])[real[:, 1:]]
         targets, tree = leaves[:, 1:][real[:, 1:]], network.tree(items)
         choices = path_choices(network, targets, tree)
-        _, taught = item_head_loss(network, h, items, targets, choices)
-        return generator_loss(network, h, tree, choices, taught, share=1.0).item()
+        evidence = batch_evidence(network, data.transitions, data.windows, data.popularity)
+        positions = Positions(h, targets, evidence)
+        _, taught = item_head_loss(network, positions, items, choices)
+        return generator_loss(network, positions, tree, choices, taught, share=1.0).item()
 
 
 def vectors(network: Network, data: TrainingSet) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from model.training.evaluation.evaluate import (
 )
 from model.training.evaluation.metrics import summary
 from model.training.evaluation.report import Evaluation, write_evaluation
+from model.transitions import SCALE
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
 
 USERS = 30
@@ -68,17 +69,25 @@ def questions(prepared: Path) -> list[tuple[list[int], int]]:
     return [(items[:-1], items[-1]) for items in sequences]
 
 
-def exact_log_probs(bundle: Bundle, newest: int) -> tuple[np.ndarray, np.ndarray]:
+def exact_log_probs(bundle: Bundle, history: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Every item's log-probability and item-head score, worked out from the definition."""
     vectors, biases, trie = bundle.tree.vectors, bundle.tree.biases, bundle.tree.trie
-    h = bundle.tree.item_vectors[newest].astype(np.float16).astype(np.float32)
-    totals = np.zeros(len(ITEMS))
+    h = bundle.tree.item_vectors[history[-1]].astype(np.float16).astype(np.float32)
+    totals, evidence = np.zeros(len(ITEMS)), np.zeros(trie.node_count)
+    *betas, own = bundle.manifest.score.evidence_weights
+    # The toy reads so many items of a history.
+    newest = history[-bundle.manifest.history_length :]
+    for leaf, amount in zip(*bundle.transitions.evidence(np.array(newest)), strict=True):
+        evidence[trie.paths(np.array([leaf]))[0]] += amount
+    logs = np.log1p(evidence / SCALE)
     for leaf, path in enumerate(trie.paths(np.arange(len(ITEMS)))):
-        for parent, child in itertools.pairwise(path):
+        for beta, (parent, child) in zip(betas, itertools.pairwise(path), strict=True):
             children = np.arange(trie.child_start[parent], trie.child_start[parent + 1])
-            log_probs = log_softmax(vectors[children] @ h + biases[children])
+            log_probs = log_softmax(
+                vectors[children] @ h + biases[children] + beta * logs[children]
+            )
             totals[leaf] += log_probs[child - children[0]]
-    return totals, bundle.tree.item_vectors @ h
+    return totals, bundle.tree.item_vectors @ h + own * logs[trie.item_start :]
 
 
 def rank_of(scores: np.ndarray, target: int, hidden: list[int]) -> int:
@@ -102,7 +111,7 @@ def test_bundle_rows_equal_the_definition_of_each_score(
             expected[ITEM_HEAD].append(0)
             expected[SERVED].append(rank_of(bundle.popularity, target, []))
             continue
-        log_probs, affinities = exact_log_probs(bundle, history[-1])
+        log_probs, affinities = exact_log_probs(bundle, history)
         hidden = history if seen_masked else []
         weight = bundle.manifest.score.fusion_weight
         expected[GENERATOR].append(rank_of(log_probs, target, hidden))
@@ -126,9 +135,9 @@ def test_served_list_is_what_the_recommender_answers(bundle: Bundle, prepared: P
         if not history:
             served = popular_leaves(recommender)
         else:
-            h = recommender.encode(leaves)
-            found = recommender.search(h, bundle.manifest.beam_width, excluded=leaves)
-            served = by_fused(recommender, h, found, leaves)
+            with recommender.reading(leaves) as h:
+                found = recommender.search(h, bundle.manifest.beam_width, excluded=leaves)
+                served = by_fused(recommender, h, found, leaves)
         assert [ITEMS[leaf] for leaf in served[:5]] == [item.item_id for item in answer]
 
 

@@ -17,6 +17,7 @@ from model.decoder import Graphs, SearchTree
 from model.manifest import FORMAT_VERSION, LevelFacts, Manifest, ScoreFacts
 from model.strings import StringTable
 from model.taxonomy import Taxonomy, TaxonomyNode
+from model.transitions import Transitions
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
 
@@ -91,6 +92,7 @@ def toy_bundle(*, beam_width: int = 50, seed: int = 0, history_length: int = 4) 
         score=ScoreFacts(
             fusion_weight=0.5,
             largest_item_norm=float(np.linalg.norm(items, axis=1).max()),
+            evidence_weights=(0.4, 0.7, 0.5, 0.6),
             repeat_bias=-0.5,
         ),
         facts={},
@@ -113,6 +115,7 @@ def toy_bundle(*, beam_width: int = 50, seed: int = 0, history_length: int = 4) 
         browse=BrowseTree(trie, codes, (taxonomy,), names, catalog.titles, catalog.item_ids),
         tree=SearchTree(trie, vectors, biases),
         popularity=np.arange(len(ITEMS), dtype=np.int64)[::-1].copy(),
+        transitions=Transitions.count([np.array([0, 5, 2, 9]), np.array([2, 3, 5])], len(ITEMS)),
         graphs=ToyGraphs(),
         golden=(),
     )
