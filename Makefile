@@ -65,8 +65,8 @@ types: install ## Types (mypy --strict) and who may import whom.
 check: lint types ## All static checks.
 
 .PHONY: test
-test: install ## All tests; needs no root and no Redis server.
-	$(BIN)/python -m pytest
+test: install ## All tests, on up to four cores; needs no root and no Redis server.
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: web-client
 web-client: install ## Install the TypeScript client's tools (npm) and write its types anew.

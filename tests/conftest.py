@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.made_once import made_once
+
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # The networks here are tiny: threads that wait for one another only make them slower, and several
 # times so on a machine with other work.
@@ -16,7 +18,7 @@ def shop_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of a small synthetic shop; its workspace is `run` beside it."""
     from tests.bundles import make_shop_bundle
 
-    return make_shop_bundle(tmp_path_factory.mktemp("shop"))
+    return made_once(tmp_path_factory, "shop", make_shop_bundle) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +26,7 @@ def diffusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of the same shop with a masked-diffusion decoder."""
     from tests.bundles import make_diffusion_bundle
 
-    return make_diffusion_bundle(tmp_path_factory.mktemp("diffusion"))
+    return made_once(tmp_path_factory, "diffusion", make_diffusion_bundle) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +34,4 @@ def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of the Magazines dataset; its workspace is `run` beside it."""
     from tests.bundles import make_magazines_bundle
 
-    return make_magazines_bundle(tmp_path_factory.mktemp("magazines"))
+    return made_once(tmp_path_factory, "magazines", make_magazines_bundle) / "bundle"

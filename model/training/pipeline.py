@@ -2,8 +2,10 @@
 
 Each stage leaves a stamp `stages/<stage>.json` in the workspace, written when it is finished: the
 fingerprint of its settings, of the stages before it and, for `prepare`, of the input files' bytes;
-and the digest of the file that the stage writes last. A folder that something else has written
-since, as another workspace that exports to the same bundle, is not taken for this run's.
+the digests of the files by which earlier stages report what they made; and the digest of the file
+that the stage writes last. A folder that something else has written since, as another workspace
+that exports to the same bundle, is not taken for this run's, and a stage is made again when what
+it read was: redone by hand with the same settings, for example.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -52,14 +55,36 @@ class Workspace:
         """Let the next run go through a stage again, continuing what it can."""
         stamp = self.stamp(stage)
         if stamp.is_file():
-            fingerprint = json.loads(stamp.read_text()).get("fingerprint")
-            save_json(stamp, {"fingerprint": fingerprint})
+            found = json.loads(stamp.read_text())
+            save_json(stamp, {key: found[key] for key in ("fingerprint", "read") if key in found})
 
     def stages(self, *, refit: bool = False) -> Stages:
         """The folders that a bundle is made from."""
         trained = "refitted" if refit else "trained"
         folders = ("prepared", "embedded", "tokenized", trained)
         return Stages(*(self.path / folder for folder in folders))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: of the stage.
+        settings: whatever decides its result, with a faithful `repr`.
+        reads: the files that the stages it reads from write last.
+        marker: the file that it writes last itself.
+        work: makes it.
+        clear: remove the marker's folder first where it was made from something else; a bundle
+            stays until its successor is whole.
+    """
+
+    name: str
+    settings: object
+    reads: tuple[Path, ...]
+    marker: Path
+    work: Callable[[], object]
+    clear: bool = True
 
 
 @dataclass
@@ -71,44 +96,30 @@ class StageRunner:
     lineage: str = str(FORMAT)
     """Fingerprint of everything before the next stage."""
 
-    def run(
-        self,
-        name: str,
-        settings: object,
-        marker: Path,
-        work: Callable[[], object],
-        *,
-        clear: bool = True,
-    ) -> None:
-        """Do `work` unless `marker` is there from the same settings and earlier stages.
-
-        Args:
-            name: of the stage.
-            settings: whatever decides its result, with a faithful `repr`.
-            marker: the file that the stage writes last.
-            work: makes it.
-            clear: remove the marker's folder first where it was made with other settings; a bundle
-                stays until its successor is whole.
-        """
-        self.lineage = hashlib.sha256(f"{self.lineage}\n{name}\n{settings!r}".encode()).hexdigest()
-        stamp = self.workspace.stamp(name)
+    def run(self, stage: Stage) -> None:
+        """Do the stage unless its marker is there from the same settings and earlier stages."""
+        known = f"{self.lineage}\n{stage.name}\n{stage.settings!r}"
+        self.lineage = hashlib.sha256(known.encode()).hexdigest()
+        read = [_digest(path) for path in stage.reads]
+        origin = {"fingerprint": self.lineage, "read": read}
+        stamp = self.workspace.stamp(stage.name)
         found = json.loads(stamp.read_text()) if stamp.is_file() else {}
-        same = found.get("fingerprint") == self.lineage
-        if same and found.get("made") == _digest(marker):
-            self.console.print(f"[dim]{name:<10} unchanged, skipped[/dim]")
+        # A stamp that is older than the memory of what was read says nothing against it.
+        same = found.get("fingerprint") == self.lineage and found.get("read", read) == read
+        if same and found.get("made") == _digest(stage.marker):
+            self.console.print(f"[dim]{stage.name:<10} unchanged, skipped[/dim]")
             return
-        if clear and not same:
+        if stage.clear and not same:
             # What is there was made from something else; an interrupted run of the same settings
             # is kept, so that training continues at its last epoch.
-            shutil.rmtree(marker.parent, ignore_errors=True)
-        save_json(stamp, {"fingerprint": self.lineage})
-        self.console.rule(name)
+            shutil.rmtree(stage.marker.parent, ignore_errors=True)
+        save_json(stamp, origin)
+        self.console.rule(stage.name)
         began = time.perf_counter()
-        work()
+        stage.work()
         seconds = round(time.perf_counter() - began, 1)
-        facts = {"fingerprint": self.lineage, "made": _digest(marker), "seconds": seconds}
-        save_json(stamp, facts)
-        self.console.print(f"{name} took {seconds:.1f} s")
+        save_json(stamp, {**origin, "made": _digest(stage.marker), "seconds": seconds})
+        self.console.print(f"{stage.name} took {seconds:.1f} s")
 
 
 def run_pipeline(config: RunConfig, console: Console) -> None:
@@ -134,16 +145,22 @@ def run_catalogue(config: RunConfig, runner: StageRunner, stages: Stages) -> Pat
     """
     source, oracle = _source(config, runner)
     runner.run(
-        "prepare",
-        (source, [_source_digest(path) for path in (*source.items, *source.events)]),
-        stages.prepared / "report.json",
-        lambda: runner.console.print(report_table(prepare(source, stages.prepared))),
+        Stage(
+            "prepare",
+            (source, [_source_digest(path) for path in (*source.items, *source.events)]),
+            (),
+            stages.prepared / "report.json",
+            lambda: runner.console.print(report_table(prepare(source, stages.prepared))),
+        )
     )
     runner.run(
-        "embed",
-        config.embed,
-        stages.embedded / "meta.json",
-        lambda: embed(config.embed, stages.prepared, stages.embedded),
+        Stage(
+            "embed",
+            config.embed,
+            _markers(stages)[:1],
+            stages.embedded / "meta.json",
+            lambda: embed(config.embed, stages.prepared, stages.embedded),
+        )
     )
     return oracle
 
@@ -153,30 +170,37 @@ def run_learning(
 ) -> None:
     """Run the stages from `tokenize` to `evaluate`."""
     folders = (stages.prepared, stages.embedded, stages.tokenized)
+    markers = _markers(stages)
     runner.run(
-        "tokenize",
-        _tokenizing(config.tokenize),
-        stages.tokenized / "report.json",
-        lambda: tokenize(config.tokenize, *folders),
+        Stage(
+            "tokenize",
+            _tokenizing(config.tokenize),
+            markers[:2],
+            stages.tokenized / "report.json",
+            lambda: tokenize(config.tokenize, *folders),
+        )
     )
     runner.run(
-        "train",
-        config.train.model_dump_json(exclude=config.train.idle()),
-        stages.trained / "training.json",
-        lambda: train(config.train, *folders, stages.trained),
+        Stage(
+            "train",
+            config.train.model_dump_json(exclude=config.train.idle()),
+            markers[:3],
+            stages.trained / "training.json",
+            lambda: train(config.train, *folders, stages.trained),
+        )
     )
-    manifest = config.bundle / "manifest.json"
-    runner.run(
-        "export", FORMAT_VERSION, manifest, lambda: export(stages, config.bundle), clear=False
-    )
+    runner.run(_export("export", stages, config.bundle))
     measured = _evaluation(config.evaluate, oracle)
     # On a copy of the runner: nothing after it is made from what it measures.
     replace(runner).run(
-        "evaluate",
-        measured,
-        config.bundle / "evaluation.json",
-        lambda: evaluate(measured, config.bundle, stages.prepared),
-        clear=False,
+        Stage(
+            "evaluate",
+            measured,
+            (markers[0], config.bundle / "manifest.json", *filter(None, [measured.oracle])),
+            config.bundle / "evaluation.json",
+            lambda: evaluate(measured, config.bundle, stages.prepared),
+            clear=False,
+        )
     )
 
 
@@ -185,13 +209,31 @@ def _run_refit(config: RunConfig, runner: StageRunner, stages: Stages) -> None:
     again = runner.workspace.stages(refit=True)
     target = config.bundle.with_name(f"{config.bundle.name}-refit")
     runner.run(
-        "refit",
-        "",
-        again.trained / "training.json",
-        lambda: refit(config.train, folders, stages.trained, again.trained),
+        Stage(
+            "refit",
+            "",
+            _markers(stages),
+            again.trained / "training.json",
+            lambda: refit(config.train, folders, stages.trained, again.trained),
+        )
     )
-    manifest = target / "manifest.json"
-    runner.run("export-refit", FORMAT_VERSION, manifest, lambda: export(again, target), clear=False)
+    runner.run(_export("export-refit", again, target))
+
+
+def _export(name: str, stages: Stages, bundle: Path) -> Stage:
+    manifest = bundle / "manifest.json"
+    work = partial(export, stages, bundle)
+    return Stage(name, FORMAT_VERSION, _markers(stages), manifest, work, clear=False)
+
+
+def _markers(stages: Stages) -> tuple[Path, ...]:
+    """What `prepare`, `embed`, `tokenize` and training write last, in this order."""
+    return (
+        stages.prepared / "report.json",
+        stages.embedded / "meta.json",
+        stages.tokenized / "report.json",
+        stages.trained / "training.json",
+    )
 
 
 def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:
@@ -203,7 +245,7 @@ def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path
         raise AssertionError
     folder = runner.workspace.synthetic
     report = folder / "report.json"
-    runner.run("synthesize", settings, report, lambda: synthesize(settings, folder))
+    runner.run(Stage("synthesize", settings, (), report, lambda: synthesize(settings, folder)))
     files = {"items": folder / "items.parquet", "events": folder / "events.parquet"}
     return PrepareConfig.model_validate(
         files | {"attributes": ATTRIBUTES}

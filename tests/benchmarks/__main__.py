@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from model.training.pipeline import Workspace
-from tests.benchmarks import catalogue_size, http_speed, model_speed, plots
+from tests.benchmarks import catalogue_size, http_speed, model_speed, plots, sizing
 
-PARTS = ("model", "sizes", "filters", "http")
+PARTS = ("model", "sizes", "filters", "http", "sizing")
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--core-hour", type=float, default=0.05, help="price of a core's hour")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
@@ -47,6 +48,9 @@ def _run(part: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if part == "filters":
         result = catalogue_size.measure_filters(options.output, rounds=options.rounds)
         return result, catalogue_size.filter_table(result)
+    if part == "sizing":
+        result = sizing.measure(options.bundle, options.output)
+        return result, sizing.table(result, options.core_hour)
     result = http_speed.measure(options.bundle, options.output)
     return result, http_speed.table(result)
 

@@ -56,10 +56,10 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
         server.start()
         try:
             for name, command in COMMANDS.items():
-                with _serving(command, bundle_path, server) as (url, watched):
+                with serving(command, bundle_path, server) as (url, watched):
                     runs[name] = _search_capacity(k6, url, items, watched)
-            with _serving(COMMANDS["service"], bundle_path, server) as (url, watched):
-                overload = _load(k6, url, items, watched, 2 * capacity(runs["service"])["rate"])
+            with serving(COMMANDS["service"], bundle_path, server) as (url, watched):
+                overload = load(k6, url, items, watched, 2 * capacity(runs["service"])["rate"])
         finally:
             server.kill()
     return {
@@ -83,17 +83,16 @@ def _is_in_time(run: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _serving(
-    command: list[str], bundle: Path, redis: RedisServer
+def serving(
+    command: list[str], bundle: Path, redis: RedisServer, **settings: object
 ) -> Iterator[tuple[str, dict[str, psutil.Process]]]:
     """An application that is ready: its address, and the processes to watch."""
     port = free_port()
-    settings = environment(
-        bundle=bundle.resolve(), port=port, state_url=redis.url, log_level="ERROR"
-    )
+    own = {"bundle": bundle.resolve(), "port": port, "state_url": redis.url, "log_level": "ERROR"}
+    variables = environment(**own, **settings)
     with redis.client() as client:
         redis_pid = int(client.info("server")["process_id"])
-    with subprocess.Popen([sys.executable, "-m", *command], env=settings) as process:
+    with subprocess.Popen([sys.executable, "-m", *command], env=variables) as process:
         url = f"http://127.0.0.1:{port}"
         try:
             wait_until(lambda: _is_ready(url), "it gets ready", seconds=120)
@@ -120,14 +119,21 @@ def _search_capacity(
     rate = float(FIRST_RATE)
     runs: list[dict[str, Any]] = []
     while not runs or _is_in_time(runs[-1]):
-        runs.append(_load(k6, url, items, watched, round(rate)))
+        runs.append(load(k6, url, items, watched, round(rate)))
         rate *= GROWTH
     return runs
 
 
-def _load(
-    k6: str, url: str, items: Path, watched: dict[str, psutil.Process], rate: int
+def load(
+    k6: str,
+    url: str,
+    items: Path,
+    watched: dict[str, psutil.Process],
+    rate: int,
+    *,
+    stored: bool = False,
 ) -> dict[str, Any]:
+    """What k6 tells of `SECONDS` at a rate; `stored` says that users have their histories."""
     summary = items.with_name("summary.json")
     variables = {
         "URL": url,
@@ -135,6 +141,7 @@ def _load(
         "SECONDS": str(SECONDS),
         "ITEMS": str(items),
         "RUN": str(time.time_ns()),
+        "STORED": "yes" if stored else "",
     }
     before = {name: _cpu_seconds(process) for name, process in watched.items()}
     began = time.monotonic()
@@ -149,11 +156,11 @@ def _load(
     if load.returncode not in (0, 99):
         message = f"k6 ended with {load.returncode}"
         raise RuntimeError(message)
-    shares = {
-        name: (_cpu_seconds(process) - before[name]) / elapsed for name, process in watched.items()
-    }
-    shares["k6"] = (usage.ru_utime + usage.ru_stime) / elapsed
-    return {"rate": rate, "cpu_shares": shares} | _facts(json.loads(summary.read_text()))
+    used = {name: _cpu_seconds(process) - before[name] for name, process in watched.items()}
+    used["k6"] = usage.ru_utime + usage.ru_stime
+    shares = {name: seconds / elapsed for name, seconds in used.items()}
+    facts = _facts(json.loads(summary.read_text()))
+    return {"rate": rate, "cpu_seconds": used, "cpu_shares": shares} | facts
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

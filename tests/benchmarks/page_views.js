@@ -1,6 +1,7 @@
 // Page views at a constant rate, whether or not the service keeps up: of a hundred requests 80 are
 // recommendations for known users, 15 for an inline history, 5 are events.
-//   URL, RATE (requests per second), SECONDS, ITEMS (a JSON file of item ids)
+//   URL, RATE (requests per second), SECONDS, ITEMS (a JSON file of item ids), STORED (whether an
+//   earlier run has stored the histories)
 import { sleep } from 'k6';
 import exec from 'k6/execution';
 import http from 'k6/http';
@@ -44,7 +45,7 @@ function event(id, user, number) {
 
 // Every user has a history.
 export function setup() {
-  for (let first = 0; first < USERS; first += 10) {
+  for (let first = 0; first < USERS && !__ENV.STORED; first += 10) {
     const events = [];
     for (let user = first; user < first + 10; user++) {
       for (let at = 0; at < HISTORY; at++) {

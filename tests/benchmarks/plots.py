@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 def draw(part: str, result: dict[str, Any], path: Path) -> None:
     """Write the picture of one part's result."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    {"model": _model, "sizes": _sizes, "filters": _filters, "http": _http}[part](axes, result)
+    _DRAWINGS[part](axes, result)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -57,3 +57,22 @@ def _http(axes: Axes, result: dict[str, Any]) -> None:
     axes.axhline(result["p99_max_ms"], color="black", linestyle=":")
     axes.set(xlabel="requests per second", ylabel="p99 ms", yscale="log", title="Over HTTP")
     axes.legend()
+
+
+def _sizing(axes: Axes, result: dict[str, Any]) -> None:
+    runs = result["rates"].values()
+    low = result["rates"]["low"]
+    axes.plot([r["rate"] for r in runs], [r["goodput"] for r in runs], marker="o", label="answered")
+    predicted = low["answered"] / low["cpu_seconds"]["service"]
+    axes.axhline(predicted, color="black", linestyle=":", label="predicted for one core")
+    axes.set(xlabel="requests per second asked for", ylabel="per second", title="One core")
+    axes.legend()
+
+
+_DRAWINGS = {
+    "model": _model,
+    "sizes": _sizes,
+    "filters": _filters,
+    "http": _http,
+    "sizing": _sizing,
+}

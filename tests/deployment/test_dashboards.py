@@ -12,7 +12,7 @@ import pytest
 
 from service.metrics import Metrics
 from tests.contract.redis_server import running_redis
-from tests.deployment.prometheus_server import PROMETHEUS, running_prometheus
+from tests.deployment.prometheus_server import PROMETHEUS, read_yaml, running_prometheus
 from tests.end_to_end.service_process import post_event, recommend, running_service, wait_until
 from tests.research_data import PROJECT
 
@@ -74,6 +74,22 @@ def test_every_panel_asks_the_chosen_source_and_says_its_unit() -> None:
             assert re.search(r"\$(instance|job)", target["expr"]), panel["title"]
         if panel["type"] != "heatmap":
             assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+def test_the_source_that_dashboards_choose_first_is_provisioned() -> None:
+    """They ask the variable `datasource`, which begins with the default of its type."""
+    provisioned = read_yaml(GRAFANA / "provisioning" / "datasources" / "prometheus.yml")
+    (source,) = provisioned["datasources"]
+    assert source["uid"]
+    assert source["isDefault"] is True
+    for board in BOARDS.values():
+        variable = board["templating"]["list"][0]
+        assert (variable["type"], variable["query"]) == ("datasource", source["type"])
+    compose = read_yaml(PROJECT / "docker-compose.yml")["services"]
+    assert source["url"] == "http://prometheus:9090"
+    assert any(port.endswith(":9090") for port in compose["prometheus"]["ports"])
+    scraped = read_yaml(PROMETHEUS / "prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scraped
 
 
 @pytest.mark.parametrize("expr", QUERIES)

@@ -1,4 +1,7 @@
-"""With Redis hung or killed, recommendations keep coming in time and events are refused."""
+"""With Redis hung or killed, recommendations keep coming in time and events are refused.
+
+On one decoder: what reads and writes the state knows of none.
+"""
 
 import threading
 import time
@@ -36,10 +39,10 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="module")
 def service(
-    redis_server: RedisServer, any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer, shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     with running_service(
-        any_bundle,
+        shop_bundle,
         tmp_path_factory.mktemp("service"),
         state_url=redis_server.url,
         deadline_ms=DEADLINE_MS,
@@ -49,8 +52,9 @@ def service(
 
 
 @pytest.fixture(scope="module")
-def items(shop: Bundle) -> list[str]:
-    return [shop.catalog.item_id(leaf) for leaf in range(len(shop.catalog))]
+def items(shop_bundle: Path) -> list[str]:
+    catalog = Bundle.open(shop_bundle).catalog
+    return [catalog.item_id(leaf) for leaf in range(len(catalog))]
 
 
 @dataclass
@@ -187,13 +191,13 @@ def test_a_killed_redis(
 
 
 def test_a_service_that_starts_before_its_redis(
-    any_bundle: Path, tmp_path: Path, items: list[str]
+    shop_bundle: Path, tmp_path: Path, items: list[str]
 ) -> None:
     with running_redis(tmp_path) as server:
         server.kill()
         with (
             running_service(
-                any_bundle, tmp_path, state_url=server.url, redis_probe_interval_ms=100
+                shop_bundle, tmp_path, state_url=server.url, redis_probe_interval_ms=100
             ) as service,
             service.client() as client,
         ):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from model.bundle import Bundle
 from model.errors import BundleError, ModelError
 from model.training.config import read_run_config
-from model.training.pipeline import StageRunner, Workspace, run_pipeline
+from model.training.pipeline import Stage, StageRunner, Workspace, run_pipeline
 from model.training.stage_files import save_json
 from model.training.train import TrainingRun, load
 
@@ -72,6 +73,7 @@ def shop(epochs: int, more: str = "") -> str:
 
 @pytest.mark.slow
 def test_what_is_unchanged_is_skipped_and_what_follows_a_change_is_not(folder: Path) -> None:
+    run(folder, shop(2))
     before = Bundle.open(folder / "bundle").bundle_id
     assert run(folder, shop(2)) == []
     # 1. Settings of the measurement change nothing else.
@@ -163,7 +165,7 @@ class Shop:
         marker = bundle / "manifest.json"
         workspace = Workspace(self.folder / self.name)
         runner = StageRunner(workspace, Console(file=io.StringIO()))
-        runner.run("export", "", marker, lambda: self.export(marker), clear=False)
+        runner.run(Stage("export", "", (), marker, lambda: self.export(marker), clear=False))
         return self.exports
 
     def export(self, marker: Path) -> None:
@@ -185,6 +187,45 @@ def test_a_bundle_that_another_workspace_has_written_is_made_again(tmp_path: Pat
     assert second.run(own) == 2
     assert first.run(own) == 3
     assert json.loads((own / "manifest.json").read_text()) == {"shop": "first"}
+
+
+@pytest.mark.slow
+def test_a_training_done_again_by_hand_is_exported_again(folder: Path) -> None:
+    run(folder, shop(2))
+    Workspace(folder / "run").reopen("train")  # as `cofine train` does
+    shutil.rmtree(folder / "run" / "trained")
+    assert run(folder, shop(2)) == ["train", "export", "evaluate"]
+    assert run(folder, shop(2)) == []
+    # A stamp that does not tell what was read, as those written before stamps told it, is believed.
+    stamp = folder / "run" / "stages" / "export.json"
+    found = json.loads(stamp.read_text())
+    save_json(stamp, {key: value for key, value in found.items() if key != "read"})
+    assert run(folder, shop(2)) == []
+
+
+def test_a_stage_is_made_anew_when_what_it_reads_has_changed(tmp_path: Path) -> None:
+    source, folder = tmp_path / "report.json", tmp_path / "made"
+    runs: list[list[str]] = []
+
+    def work() -> None:
+        folder.mkdir(exist_ok=True)
+        runs.append(sorted(path.name for path in folder.iterdir()))
+        (folder / "checkpoint").touch()
+        save_json(folder / "marker.json", json.loads(source.read_text()))
+
+    def run_stage(report: str) -> list[list[str]]:
+        save_json(source, {"report": report})
+        stage = Stage("train", "", (source,), folder / "marker.json", work)
+        StageRunner(Workspace(tmp_path), Console(file=io.StringIO())).run(stage)
+        return runs
+
+    assert run_stage("first") == [[]]
+    assert run_stage("first") == [[]]
+    # 1. What was made from something else is not continued.
+    assert run_stage("second") == [[], []]
+    # 2. What was interrupted is, as long as it reads the same.
+    (folder / "marker.json").unlink()
+    assert run_stage("second") == [[], [], ["checkpoint"]]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
