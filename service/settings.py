@@ -79,7 +79,8 @@ class Settings(BaseSettings):
         default=10_000,
         ge=10,
         le=600_000,
-        description="Time for a request's body to come, in milliseconds; then 408.",
+        description="Time for a request's head, for its body and for taking its answer, each, in "
+        "milliseconds; then the connection is closed, for a body after 408.",
     )
     keys: Path | None = Field(
         default=None,
