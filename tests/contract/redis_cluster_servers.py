@@ -39,7 +39,7 @@ class ClusterServers:
                 own,
                 appendonly=appendonly,
                 options=options,
-                port=_port_with_bus(),
+                port=port_with_bus(),
             )
             self.servers.append(server)
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
@@ -74,6 +74,16 @@ class ClusterServers:
 
     def master_of(self, key: str) -> RedisServer:
         return self.masters[min(slot_of(key) * MASTERS // SLOTS, MASTERS - 1)]
+
+    def is_served_without(self, lost: RedisServer) -> bool:
+        """Whether all slots have a master again, as every other server sees it."""
+        rest = [server for server in self.servers if server is not lost]
+        views = [_said(server, "CLUSTER", "SLOTS") for server in rest]
+        return all(
+            sum(last - first + 1 for first, last, *_ in slots) == SLOTS
+            and lost.port not in {master[1] for _, _, master, *_ in slots}
+            for slots in views
+        )
 
     @contextmanager
     def client(self) -> Iterator["redis.RedisCluster"]:
@@ -129,7 +139,7 @@ def _said(server: RedisServer, *command: str | int) -> Any:
         return said.decode() if isinstance(said, bytes) else said
 
 
-def _port_with_bus() -> int:
+def port_with_bus() -> int:
     """Return a port that is free together with that of the cluster's bus."""
     while True:
         port = SystemRandom().randrange(11_000, 22_000)
