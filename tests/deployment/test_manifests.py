@@ -331,7 +331,7 @@ def test_redis_takes_the_settings_of_its_cluster(tmp_path: Path) -> None:
     try:
         with redis.Redis(port=port, password="secret") as client:  # noqa: S106
             wait_until(lambda: _answers(client), "Redis answers")
-            assert client.config_get("min-replicas-to-write") == {"min-replicas-to-write": "1"}
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "volatile-lru"}
             assert "redis-cluster-0.redis-cluster" in str(client.cluster("NODES"))
     finally:
         server.kill()
