@@ -10,14 +10,15 @@ import math
 import signal
 import sys
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from model.errors import ModelError
 from service.app import create_app
+from service.connections import BoundedConnection
 from service.errors import SettingsError
 from service.log_config import start_logging
 from service.serving import open_bundle, recommender_factory
@@ -31,49 +32,20 @@ SWITCH_SECONDS = 0.0005
 Python's own 5 ms are longer than a recommendation takes: while requests keep the event loop busy, a
 worker would wait so long after every call into ONNX Runtime.
 """
-HEAD_MAX_BYTES = 65_536
-"""For address, headers and what frames a body."""
-
-
-class BoundedHeads(HttpToolsProtocol):
-    """Closes a connection whose request has more bytes beside its body than a head may have.
-
-    The server itself keeps every header that comes, without end.
-    """
-
-    _beside_bodies_bytes = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Take what a client sent."""
-        self._beside_bodies_bytes += len(data)
-        super().data_received(data)
-        if self._beside_bodies_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
-                self.send_400_response("The head of the request is too large.")
-            self.transport.close()
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
-        self._beside_bodies_bytes -= len(body)
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """End a request."""
-        self._beside_bodies_bytes = 0
-        super().on_message_complete()
 
 
 class DrainingServer(uvicorn.Server):
     """Keeps serving for a while after SIGTERM, with readiness at no."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        patience_seconds = settings.body_deadline_ms / 1_000
         finish_seconds = math.ceil(settings.deadline_ms / 1_000) + 1
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=BoundedHeads,
+                http=partial(BoundedConnection, patience_seconds=patience_seconds),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

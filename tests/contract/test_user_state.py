@@ -1,4 +1,4 @@
-"""What every user state store must do; runs on the one in memory and on a real Redis server."""
+"""What every user state store must do: in memory, on a real Redis server and a real cluster."""
 
 import asyncio
 import itertools
@@ -23,6 +23,7 @@ from service.user_state import (
     UserStateStore,
     wall_clock_ms,
 )
+from tests.contract.redis_cluster_servers import ClusterServers
 from tests.contract.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +50,7 @@ class Suite:
 
     store: UserStateStore
     clock: Clock
-    server: RedisServer | None
+    server: RedisServer | ClusterServers | None
 
     async def append(self, user_id: str, *events: Event) -> tuple[Outcome, ...]:
         return await self.store.append(user_id, events, deadline_seconds=DEADLINE_SECONDS)
@@ -67,20 +68,22 @@ class Suite:
         return [entry.item_id for entry in (await self.read(user_id)).history]
 
 
-def redis_store(server: RedisServer, limits: StateLimits, clock: Clock) -> RedisUserState:
+def redis_store(
+    server: RedisServer | ClusterServers, limits: StateLimits, clock: Clock
+) -> RedisUserState:
     patient = ConnectionLimits(socket_timeout_seconds=DEADLINE_SECONDS)
     return RedisUserState(server.url, limits, Metrics(), patient, clock_ms=clock)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis_server", "redis_cluster"])
 async def suite(request: pytest.FixtureRequest) -> AsyncIterator[Suite]:
     clock = Clock()
-    server: RedisServer | None = None
+    server: RedisServer | ClusterServers | None = None
     store: UserStateStore
     if request.param == "memory":
         store = MemoryUserState(LIMITS, clock_ms=clock)
     else:
-        server = request.getfixturevalue("redis_server")
+        server = request.getfixturevalue(request.param)
         assert server is not None
         server.flush()
         store = redis_store(server, LIMITS, clock)

@@ -46,12 +46,22 @@ class Choice:
 def choices() -> list[Choice]:
     """Every overlay with every combination of components that makes sense."""
     return [
-        Choice(overlay, (*delivery, *extra))
-        for overlay, extras in EXTRAS.items()
-        for delivery in DELIVERIES
-        for size in range(len(extras) + 1)
-        for extra in itertools.combinations(extras, size)
+        *(
+            Choice(overlay, (*delivery, *extra))
+            for overlay, extras in EXTRAS.items()
+            for delivery in DELIVERIES
+            for size in range(len(extras) + 1)
+            for extra in itertools.combinations(extras, size)
+        ),
+        *OWN_REDIS,
     ]
+
+
+OWN_REDIS = tuple(
+    Choice("production", (*others, "redis-cluster"))
+    for others in ((), (*DELIVERIES[-1], *EXTRAS["production"]))
+)
+"""With a Redis Cluster in the namespace, which touches nothing that other components do."""
 
 
 @dataclass(frozen=True)

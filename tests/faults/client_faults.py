@@ -118,6 +118,13 @@ def drips(client: socket.socket, stopped: threading.Event) -> None:
         client.sendall(b" ")
 
 
+def drips_its_head(client: socket.socket, stopped: threading.Event) -> None:
+    """A byte of a header every tenth of a second."""
+    client.sendall(HEAD + b"X-Drip: ")
+    while not stopped.wait(0.1):
+        client.sendall(b".")
+
+
 def never_reads(client: socket.socket, stopped: threading.Event) -> None:
     """Ask again and again for long answers until the way back is full."""
     client.settimeout(0.5)
@@ -166,6 +173,7 @@ def open_files(service: ServiceProcess) -> int:
         (stops_in_the_head, BAD_CLIENTS),
         (stops_in_the_body, BAD_CLIENTS),
         (drips, BAD_CLIENTS),
+        (drips_its_head, BAD_CLIENTS),
         (never_reads, 5),
         (hangs_up, BAD_CLIENTS),
     ],
@@ -201,4 +209,5 @@ def test_bad_clients_hold_nobody_up(
 
     assert load.calls.statuses.keys() == {200}
     assert during.slowest_ms < DEADLINE_MS + SLACK_MS
+    assert held < BAD_CLIENTS / 2, "they are not cut off"
     assert (ledger.lost, ledger.doubled) == (0, 0)

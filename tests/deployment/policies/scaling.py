@@ -16,7 +16,7 @@ def scaled(manifests: Manifests) -> Iterator[str]:
     scalers = manifests.of_kind("HorizontalPodAutoscaler", "ScaledObject")
     (service,) = (load for load in manifests.workloads if load.is_service)
     budgets = manifests.of_kind("PodDisruptionBudget")
-    if [budget["spec"].get("maxUnavailable") for budget in budgets] != [1]:
+    if {budget["spec"].get("maxUnavailable") for budget in budgets} != {1}:
         yield "no PodDisruptionBudget lets exactly one pod go at a time"
     if manifests.overlay != "production":
         if scalers or service.owner["spec"].get("replicas") != 1:

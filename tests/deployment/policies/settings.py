@@ -23,7 +23,11 @@ SECRETS = {
     if SecretStr in (field.annotation, *get_args(field.annotation))
 }
 _EVENT_LOG = PREFIX + "EVENT_LOG"
-_STAND_INS = {"url": "redis://redis.example.com:6379/0", "recommendation-secrets": "s" * 64}
+_STAND_INS = {
+    "url": "redis://redis.example.com:6379/0",
+    "recommendation-secrets": "s" * 64,
+    "redis-password": "p" * 16,
+}
 """By the key in a Secret that is not in the repository."""
 _CREDENTIALS = re.compile(r"\w+://[^/\s]*:[^/\s]*@|BEGIN [A-Z ]*PRIVATE KEY|(?i:password|token)=")
 

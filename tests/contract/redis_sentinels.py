@@ -1,0 +1,110 @@
+"""A real master with two replicas and three sentinels of the tests' own."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.contract.redis_server import RedisServer, free_port, required_executable
+
+MASTER_NAME = "cofine"
+SENTINELS = 3
+DOWN_AFTER_MS = 500
+READY_SECONDS = 30.0
+
+
+class SentinelServers:
+    """One master, two replicas and the sentinels that watch them."""
+
+    def __init__(self, folder: Path, *, appendonly: bool = False) -> None:
+        self._executable = required_executable()
+        self.servers: list[RedisServer] = []
+        for number in range(3):
+            own = folder / str(number)
+            own.mkdir()
+            options = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
+            if self.servers:
+                options += ["--replicaof", "127.0.0.1", str(self.servers[0].port)]
+            self.servers.append(
+                RedisServer(self._executable, own, appendonly=appendonly, options=options)
+            )
+        self._files = [folder / f"sentinel-{number}.conf" for number in range(SENTINELS)]
+        self._ports = [free_port() for _ in self._files]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        self.url = f"redis+sentinel://{hosts}/{MASTER_NAME}"
+
+    @property
+    def first_master(self) -> RedisServer:
+        return self.servers[0]
+
+    def start(self) -> None:
+        for server in self.servers:
+            server.start()
+        for file, port in zip(self._files, self._ports, strict=True):
+            watched = f"sentinel monitor {MASTER_NAME} 127.0.0.1 {self.servers[0].port} 2"
+            lines = [
+                f"port {port}",
+                "bind 127.0.0.1",
+                f"dir {file.parent}",
+                watched,
+                f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
+                f"sentinel failover-timeout {MASTER_NAME} 5000",
+            ]
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            command = [self._executable, str(file), "--sentinel"]
+            self._processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        give_up_at = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            assert time.monotonic() < give_up_at, "the sentinels do not find each other"
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        try:
+            found = [self._watched(port) for port in self._ports]
+        except redis.ConnectionError:
+            return False
+        return all(
+            (one["num-other-sentinels"], one["num-slaves"]) == (SENTINELS - 1, 2)
+            and one["flags"] == "master"
+            for one in found
+        )
+
+    def _watched(self, port: int) -> dict[str, Any]:
+        with redis.Redis(port=port, protocol=2) as client:
+            found: Any = client.sentinel_master(MASTER_NAME)
+            return dict(found)
+
+    def master_port(self) -> int:
+        """Return the port of the master that the first sentinel knows."""
+        return int(self._watched(self._ports[0])["port"])
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        for server in self.servers:
+            server.kill()
+
+
+@contextmanager
+def running_sentinels(folder: Path, *, appendonly: bool = False) -> Iterator[SentinelServers]:
+    """Run them all, or skip where there is no Redis."""
+    sentinels = SentinelServers(folder, appendonly=appendonly)
+    try:
+        sentinels.start()
+        yield sentinels
+    finally:
+        sentinels.kill()
+
+
+@pytest.fixture
+def own_sentinels(tmp_path: Path) -> Iterator[SentinelServers]:
+    """A master, replicas and sentinels of one test, which may kill any of them."""
+    with running_sentinels(tmp_path) as sentinels:
+        yield sentinels
