@@ -13,7 +13,8 @@ import pytest
 from model import event_log as log_format
 from model.recommender import RecommendedItem
 from service.errors import EventLogUnavailableError, SettingsError
-from service.event_log import WAITING_MAX, EventLog
+from service.event_log import WAITING_MAX
+from service.folder_event_log import FolderEventLog
 from service.impressions import Impressions
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
@@ -135,7 +136,7 @@ async def test_erasure_reaches_the_log(start_app: AppClient, tmp_path: Path) -> 
 
 async def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path) -> None:
     metrics = Metrics()
-    log = EventLog(tmp_path, metrics)
+    log = FolderEventLog(tmp_path, metrics)
     log.start()
     await log.append("event", [{"n": 0}], deadline_seconds=PATIENCE_SECONDS)
     with no_file_longer_than(200):
@@ -147,7 +148,7 @@ async def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path) -> 
     assert sample(metrics, "event", "failed") == 1
 
 
-async def _append_until_refused(log: EventLog) -> int:
+async def _append_until_refused(log: FolderEventLog) -> int:
     """How many appends, with n from 1, went well."""
     for number in range(1, 100):
         try:
@@ -158,14 +159,14 @@ async def _append_until_refused(log: EventLog) -> int:
 
 
 async def test_segments_end_by_size_and_by_age(tmp_path: Path) -> None:
-    small = EventLog(tmp_path, Metrics(), segment_max_bytes=100)
+    small = FolderEventLog(tmp_path, Metrics(), segment_max_bytes=100)
     small.start()
     for number in range(6):
         await small.append("event", [{"n": number}], deadline_seconds=PATIENCE_SECONDS)
     await small.close()
     assert len(log_format.segments(tmp_path)) == 3
     assert sorted(each["n"] for each in records(tmp_path)) == [*range(6)]
-    short = EventLog(tmp_path, Metrics(), segment_seconds=0.05)
+    short = FolderEventLog(tmp_path, Metrics(), segment_seconds=0.05)
     short.start()
     await short.append("event", [{"n": 6}], deadline_seconds=PATIENCE_SECONDS)
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -183,7 +184,7 @@ def _in_use(folder: Path) -> bool:
 
 
 async def test_concurrent_requests_are_all_on_the_disk_when_told_so(tmp_path: Path) -> None:
-    log = EventLog(tmp_path, Metrics())
+    log = FolderEventLog(tmp_path, Metrics())
     log.start()
 
     async def one(number: int) -> bool:
@@ -198,7 +199,7 @@ async def test_concurrent_requests_are_all_on_the_disk_when_told_so(tmp_path: Pa
 
 async def test_impressions_tell_context_and_propensities(tmp_path: Path) -> None:
     metrics = Metrics()
-    log = EventLog(tmp_path, metrics)
+    log = FolderEventLog(tmp_path, metrics)
     log.start()
     impressions = Impressions(RecommendationIds(), metrics, log)
     drawn = RecommendedItem("soap", 1, -0.5, "generated", "Soap", ("Bath",), (0,), (-0.5,))
@@ -214,7 +215,7 @@ async def test_impressions_tell_context_and_propensities(tmp_path: Path) -> None
 
 async def test_a_log_that_hangs_refuses_events_and_drops_impressions(tmp_path: Path) -> None:
     metrics = Metrics()
-    log = EventLog(tmp_path, metrics)  # not started: nothing is ever written
+    log = FolderEventLog(tmp_path, metrics)  # not started: nothing is ever written
     with pytest.raises(EventLogUnavailableError):
         await log.append("event", [{"n": 0}], deadline_seconds=0.01)
     for _ in range(WAITING_MAX):
