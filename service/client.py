@@ -20,6 +20,7 @@ One method per route, in both clients, with the types of the OpenAPI document, a
 """
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -263,8 +264,23 @@ class HistoryEntry(TypedDict):
     type: str
 
 
+class ServedList(TypedDict):
+    """Items that were served together; `expires` is in seconds of Unix time."""
+
+    recommendation_id: str
+    expires: float
+    items: list[str]
+
+
+class CountedRequests(TypedDict):
+    """Requests that count against a key's limit for a user."""
+
+    key: str
+    requests: int
+
+
 class User(TypedDict):
-    """What is stored of a user."""
+    """What the state holds of a user."""
 
     user_id: str
     history: list[HistoryEntry]
@@ -275,6 +291,8 @@ class User(TypedDict):
     event_ids: list[str]
     events: int
     history_version: int
+    served_lists: list[ServedList]
+    counted_requests: list[CountedRequests]
 
 
 class Item(TypedDict):
@@ -515,8 +533,13 @@ class Client:
         return cast("EventsAnswer", self._call(_Call("POST", "/v1/events", {"events": events})))
 
     def user(self, user_id: str) -> User:
-        """Return what is stored of a user."""
+        """Return what the state holds of a user."""
         return cast("User", self._call(_Call("GET", _path("users", user_id))))
+
+    def logged(self, user_id: str) -> list[dict[str, Any]]:
+        """Return what the event log holds of a user; a large log takes its time."""
+        call = _Call("GET", "/v1/event-log", query={"user_id": [user_id]})
+        return cast("list[dict[str, Any]]", self._call(call))
 
     def erase_user(self, user_id: str) -> None:
         """Erase everything stored of a user."""
@@ -615,8 +638,13 @@ class AsyncClient:
         return cast("EventsAnswer", await self._call(call))
 
     async def user(self, user_id: str) -> User:
-        """Return what is stored of a user."""
+        """Return what the state holds of a user."""
         return cast("User", await self._call(_Call("GET", _path("users", user_id))))
+
+    async def logged(self, user_id: str) -> list[dict[str, Any]]:
+        """Return what the event log holds of a user; a large log takes its time."""
+        call = _Call("GET", "/v1/event-log", query={"user_id": [user_id]})
+        return cast("list[dict[str, Any]]", await self._call(call))
 
     async def erase_user(self, user_id: str) -> None:
         """Erase everything stored of a user."""
@@ -674,13 +702,15 @@ def _path(kind: str, name: str, verb: str | None = None) -> str:
 
 
 def _answer(response: httpx2.Response) -> object:
-    """Return the answer's JSON, None for an empty one.
+    """Return the answer's JSON, of JSON Lines a list, and None for an empty answer.
 
     Raises:
         ProblemError: the service refused.
     """
     if not response.is_success:
         raise ProblemError(response)
+    if response.headers.get("content-type", "").startswith("application/x-ndjson"):
+        return [json.loads(line) for line in response.text.split("\n") if line]
     return response.json() if response.content else None
 
 

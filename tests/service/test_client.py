@@ -188,7 +188,7 @@ def test_what_may_have_been_done_is_not_repeated_where_that_is_not_safe() -> Non
 def test_what_was_refused_or_never_asked_is_repeated_in_any_case() -> None:
     with following(Answer(429, "{}", retry_after="0"), Answer(body="{}")) as script:
         with Client(script.url) as client:
-            assert client.roll_back("night") == {}
+            client.roll_back("night")
         assert script.asked == ["POST /v1/bundles/night:rollback"] * 2
         url = script.url
     with Client(url, Patience(attempts_max=2)) as client, pytest.raises(UnreachableError) as caught:
@@ -204,6 +204,7 @@ ROUTES: dict[str, Callable[[Any], Any]] = {
     "POST /v1/events": lambda client: client.send_events([]),
     "GET /v1/users/{user_id}": lambda client: client.user("x"),
     "DELETE /v1/users/{user_id}": lambda client: client.erase_user("x"),
+    "GET /v1/event-log": lambda client: client.logged("x"),
     "GET /v1/items/{item_id}": lambda client: client.item("x"),
     "GET /v1/info": lambda client: client.info(),
     "GET /v1/bundles": lambda client: client.bundles(),
@@ -218,6 +219,7 @@ SENT = {
     "POST /v1/explore": '{"user_id":"x","path":["Nails"]}',
     "GET /v1/taxonomy": "?path=Makeup&path=Nails",
     "POST /v1/events": '{"events":[]}',
+    "GET /v1/event-log": "?user_id=x",
     "POST /v1/bundles/{name}:activate": '{"role":"canary"}',
 }
 """Route -> its body or query, where it has one."""
@@ -283,6 +285,8 @@ DOCUMENTED = {
     "EventResult": "EventResult",
     "EventsAnswer": "EventsAnswer",
     "HistoryEntry": "HistoryEntryBody",
+    "ServedList": "ServedListBody",
+    "CountedRequests": "CountedRequestsBody",
     "User": "UserAnswer",
     "Item": "ItemAnswer",
 }

@@ -19,7 +19,7 @@ from service.impressions import Impressions
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
 from service.settings import load_settings
-from tests.service.conftest import AppClient
+from tests.service.conftest import AppClient, Client
 from tests.service.problem_shape import check_problem
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +132,47 @@ async def test_erasure_reaches_the_log(start_app: AppClient, tmp_path: Path) -> 
         assert everything_in(tmp_path).count("bob") == 2
         assert "ann" not in everything_in(tmp_path)
         assert log_format.user_digest("ann") not in everything_in(tmp_path)
+
+
+async def test_the_log_of_a_user_is_told_while_others_are_answered(
+    start_app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_format, "_BLOCK_BYTES", 200)  # hundreds of reads
+    async with start_app(event_log=tmp_path) as client:
+        for user in ("ann", *["bob"] * 5, "ann"):
+            events = [
+                {"event_id": f"{number}", "user_id": user, "item_id": "x" * 100}
+                for number in range(100 if user == "bob" else 1)
+            ]
+            sent = await client.post("/v1/events", json={"events": events})
+            assert sent.status_code == 200
+        telling = asyncio.create_task(client.get("/v1/event-log", params={"user_id": "ann"}))
+        for _ in range(3):
+            assert (await client.get("/livez")).status_code == 200
+        assert not telling.done()
+        answer = await telling
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line)["event_id"] for line in answer.text.splitlines()] == ["0"] * 2
+
+
+async def test_a_log_that_cannot_be_read_is_no_empty_one(
+    start_app: AppClient, tmp_path: Path
+) -> None:
+    async with start_app(event_log=tmp_path, state_write_deadline_ms=20_000) as client:
+        (tmp_path / "0.jsonl").mkdir()  # no file
+        refused = await client.get("/v1/event-log", params={"user_id": "ann"})
+        check_problem(refused, 503, "event_log_unavailable")
+        (tmp_path / "0.jsonl").rmdir()
+        told = await client.get("/v1/event-log", params={"user_id": "ann"})
+        assert (told.status_code, told.content) == (200, b"")
+
+
+async def test_without_a_log_nothing_is_told_of_it(client: Client) -> None:
+    told = await client.get("/v1/event-log", params={"user_id": "ann"})
+    assert (told.status_code, told.content) == (200, b"")
+    for wrong in ({}, {"user_id": ""}, {"user_id": "ann", "from": "1"}):
+        refused = await client.get("/v1/event-log", params=wrong)
+        assert refused.status_code == 422, wrong
 
 
 async def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ export type Taxonomy = Schemas["TaxonomyAnswer"];
 export type Event = Given<Schemas["EventBody"], "event_id" | "user_id" | "item_id">;
 export type EventsAnswer = Schemas["EventsAnswer"];
 export type User = Schemas["UserAnswer"];
+/** An event or an impression as it was logged. */
+export type LogRecord = Readonly<Record<string, unknown>>;
 export type Item = Schemas["ItemAnswer"];
 export type Info = Schemas["InfoAnswer"];
 export type Bundles = Schemas["BundlesAnswer"];
@@ -140,9 +142,15 @@ export class Client {
     return this.#call({ method: "POST", path: "/v1/events", body: { events } }, options);
   }
 
-  /** What is stored of a user. */
+  /** What the state holds of a user. */
   user(userId: string, options?: CallOptions): Promise<User> {
     return this.#call({ method: "GET", path: addressOf("users", userId) }, options);
+  }
+
+  /** What the event log holds of a user; a large log takes its time: give such a client more. */
+  logged(userId: string, options?: CallOptions): Promise<readonly LogRecord[]> {
+    const query = new URLSearchParams({ user_id: userId });
+    return this.#call({ method: "GET", path: `/v1/event-log?${query}` }, options);
   }
 
   /** Erases everything stored of a user. */
@@ -221,7 +229,7 @@ export class Client {
       });
       const text = await response.text();
       if (!response.ok) throw refusal(response, text);
-      return (text === "" ? undefined : JSON.parse(text)) as Answer;
+      return answerOf(response, text) as Answer;
     } catch (error) {
       if (error instanceof ProblemError) throw error;
       signal?.throwIfAborted();
@@ -241,6 +249,13 @@ function addressOf(kind: "users" | "items" | "bundles", name: string): string {
 function mayRepeat(call: Call, error: CofineError): boolean {
   if (call.isRepeatable !== false) return error.isRetryable;
   return error instanceof ProblemError && error.status === TOO_MANY_REQUESTS;
+}
+
+function answerOf(response: Response, text: string): unknown {
+  if (!response.headers.get("content-type")?.startsWith("application/x-ndjson")) {
+    return text === "" ? undefined : JSON.parse(text);
+  }
+  return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
 }
 
 function refusal(response: Response, text: string): ProblemError {

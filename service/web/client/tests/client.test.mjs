@@ -86,6 +86,7 @@ test("every route has a method that sends what the route wants", async () => {
     "POST /v1/events": (client) => client.sendEvents([]),
     "GET /v1/users/{user_id}": (client) => client.user("x"),
     "DELETE /v1/users/{user_id}": (client) => client.eraseUser("x"),
+    "GET /v1/event-log": (client) => client.logged("x"),
     "GET /v1/items/{item_id}": (client) => client.item("x"),
     "GET /v1/info": (client) => client.info(),
     "GET /v1/bundles": (client) => client.bundles(),
@@ -139,6 +140,16 @@ test("what may have been done is not repeated where that is not safe", async () 
     await new Client(url).rollBack("night");
     assert.equal(seen.length, 2);
   });
+});
+
+test("what is logged comes line by line", async () => {
+  const lines = '{"kind": "event", "item_id": "a\u2028b"}\n{"kind": "impression"}\n';
+  const headers = { "Content-Type": "application/x-ndjson" };
+  await scripted([{ status: 200, headers, body: lines }], async (url) => {
+    const logged = await new Client(url).logged("x");
+    assert.deepEqual(logged, [{ kind: "event", item_id: "a\u2028b" }, { kind: "impression" }]);
+  });
+  assert.deepEqual(await live.logged("nobody"), []);
 });
 
 test("gives up after as many attempts as it may make", async () => {
