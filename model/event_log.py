@@ -31,6 +31,7 @@ from model.errors import DataError
 
 SEGMENT_SUFFIX = ".jsonl"
 _PARTIAL_SUFFIX = ".partial"
+_BLOCK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,60 @@ def events(folder: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+class UserSearch:
+    """Finds a user in lines of the log; only lines that name the user are parsed."""
+
+    def __init__(self, user_id: str) -> None:
+        self._user_id = user_id
+        self._digest = user_digest(user_id)
+        # As `json.dumps` spells them inside a line.
+        self.name = json.dumps(user_id, ensure_ascii=False).encode()
+        self.digest = json.dumps(self._digest).encode()
+
+    def erased_ms(self, line: bytes) -> int:
+        """Return when the line erases the user, in milliseconds of Unix time; -1 if it does not."""
+        if self.digest not in line:
+            return -1
+        record = json.loads(line)
+        is_erasure = record["kind"] == "erasure" and record["user"] == self._digest
+        return int(record["logged_ms"]) if is_erasure else -1
+
+    def finds(self, line: bytes, erased_ms: int) -> bool:
+        """Whether the line is a record of the user that was logged after `erased_ms`."""
+        if self.name not in line:
+            return False
+        record = json.loads(line)
+        return bool(record.get("user_id") == self._user_id and record["logged_ms"] > erased_ms)
+
+
+def erased_until(folder: Path, user_id: str) -> int:
+    """Return when the log erased the user last, in milliseconds of Unix time; -1 for never.
+
+    Raises:
+        DataError: there is no such folder.
+        OSError: a segment cannot be read.
+    """
+    search = UserSearch(user_id)
+    lines = (line for block in _blocks(folder) for line in _lines_with(search.digest, block))
+    return max((search.erased_ms(line) for line in lines), default=-1)
+
+
+def records_of(folder: Path, user_id: str, erased_ms: int) -> Iterator[bytes]:
+    """Return every line of the log about the user since `erased_ms`, events and impressions.
+
+    One piece of whole lines, perhaps none, for every `_BLOCK_BYTES` read, so that who reads in a
+    thread can stop in between.
+
+    Raises:
+        DataError: there is no such folder.
+        OSError: a segment cannot be read.
+    """
+    search = UserSearch(user_id)
+    for block in _blocks(folder):
+        lines = _lines_with(search.name, block)
+        yield b"".join(line for line in lines if search.finds(line, erased_ms))
+
+
 def compact(folder: Path) -> Compaction:
     """Remove the records of erased users from every segment that no service is writing.
 
@@ -102,6 +157,27 @@ def compact(folder: Path) -> Compaction:
                 if is_ours:
                     _rewrite(segment, erased, drop_erasures=True)
     return Compaction(len(found), in_use, removed)
+
+
+def _blocks(folder: Path) -> Iterator[bytes]:
+    """Return the log in pieces of whole lines; a line that was never finished is left out."""
+    for segment in segments(folder):
+        try:
+            with segment.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    block += file.readline()
+                    whole = block[: block.rfind(b"\n") + 1]
+                    yield whole
+                    if len(whole) < len(block):  # somebody is writing the rest
+                        break
+        except FileNotFoundError:  # a compaction removed it, since it held nothing but the erased
+            continue
+
+
+def _lines_with(text: bytes, block: bytes) -> Iterator[bytes]:
+    """Return the lines of the block that hold `text`; a block without it is not taken apart."""
+    if text in block:
+        yield from (line for line in block.splitlines(keepends=True) if text in line)
 
 
 def _erasures(folder: Path) -> dict[str, int]:

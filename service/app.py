@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
 from service.routes import (
     bundles,
+    event_log,
     events,
     explore,
     health,
@@ -55,6 +56,7 @@ _ROUTERS = (
     explore.router,
     events.router,
     users.router,
+    event_log.router,
     items.router,
     bundles.router,
     info.router,

@@ -8,13 +8,19 @@
 Answers are the service's JSON, typed as dictionaries. A refusal raises `ProblemError` with the
 whole problem document, a service that does not answer `UnreachableError`; both are `CofineError`.
 
-Every call here may be repeated safely: recommending and reading change nothing, an event is known
-by its id, an erasure is an erasure. So a call is tried again after a failed connection, a timeout
-and the answers 429, 502, 503 and 504, after a random, growing pause or, where the service says one,
-its Retry-After. Imports nothing else of the service; needs the extra `client`.
+A call that may be repeated safely is tried again after a failed connection, a timeout and the
+answers 429, 502, 503 and 504, after a random, growing pause or, where the service says one, its
+Retry-After: recommending and reading change nothing, an event is known by its id, an erasure is an
+erasure. Only `roll_back` is not such a call: it is tried again where nothing can have been done,
+after a connection that was never made and after 429.
+
+One method per route, in both clients, with the types of the OpenAPI document, as
+`tests/service/test_client.py` checks. Imports nothing else of the service; needs the extra
+`client`.
 """
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +31,8 @@ from urllib.parse import quote
 
 import httpx2
 
-_RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
+_TOO_MANY_REQUESTS = 429
+_RETRYABLE_STATUSES = frozenset({_TOO_MANY_REQUESTS, 502, 503, 504})
 _FIRST_PAUSE_SECONDS = 0.1
 
 
@@ -57,6 +64,21 @@ class RecommendOptions(TypedDict, total=False):
     exploration: float
     context: Mapping[str, Scalar]
     beam: int | Literal["auto"] | None
+    deadline_ms: int | None
+
+
+class ExploreOptions(TypedDict, total=False):
+    """The fields of a request to explore; the service's documentation defines each."""
+
+    user_id: str | None
+    history: Sequence[str] | None
+    path: Sequence[str]
+    k: int
+    items_per_choice: int
+    exclude: Sequence[str]
+    exclude_seen: bool
+    categories: Sequence[Sequence[str]]
+    filters: Mapping[str, Scalar | Sequence[Scalar] | Range]
     deadline_ms: int | None
 
 
@@ -120,6 +142,93 @@ class Recommendation(TypedDict):
     unknown_history_items: int
 
 
+class FieldError(TypedDict):
+    """One offending field of a request."""
+
+    detail: str
+    code: str
+    pointer: NotRequired[str | None]
+    parameter: NotRequired[str | None]
+
+
+class Problem(TypedDict):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldError]
+    request_id: str
+    retryable: bool
+    results: NotRequired["list[EventResult] | None"]
+
+
+class BatchedAnswer(TypedDict):
+    """What became of one recommendation of a batch: an answer or a problem."""
+
+    answer: Recommendation | None
+    problem: Problem | None
+
+
+class RecommendBatchAnswer(TypedDict):
+    """What became of the recommendations of a batch, in their order."""
+
+    results: list[BatchedAnswer]
+
+
+class Place(TypedDict):
+    """One place of the tree that people browse."""
+
+    name: str
+    path: list[str]
+    kind: Literal["category", "group", "item"]
+    items: int
+    item_id: str | None
+
+
+class BestItem(TypedDict):
+    """An item named in a choice."""
+
+    item_id: str
+    title: str
+
+
+class Choice(Place):
+    """A place that the user may go on to."""
+
+    probability: float
+    best: list[BestItem]
+
+
+class Exploration(TypedDict):
+    """What lies below a place, for one user."""
+
+    bundle: str
+    variant: Literal["active", "canary"]
+    catalogue_version: int
+    path: list[str]
+    probability: float
+    items_here: int
+    choices: list[Choice]
+    items: list[RecommendedItem]
+    degraded: Degraded | None
+    took_ms: float
+    unknown_history_items: int
+
+
+class Taxonomy(TypedDict):
+    """What lies below a place, for nobody in particular."""
+
+    bundle: str
+    catalogue_version: int
+    path: list[str]
+    items_here: int
+    choices: list[Place]
+
+
 class Event(TypedDict):
     """One thing that a user did with an item; `timestamp` is in seconds of Unix time."""
 
@@ -155,8 +264,23 @@ class HistoryEntry(TypedDict):
     type: str
 
 
+class ServedList(TypedDict):
+    """Items that were served together; `expires` is in seconds of Unix time."""
+
+    recommendation_id: str
+    expires: float
+    items: list[str]
+
+
+class CountedRequests(TypedDict):
+    """Requests that count against a key's limit for a user."""
+
+    key: str
+    requests: int
+
+
 class User(TypedDict):
-    """What is stored of a user."""
+    """What the state holds of a user."""
 
     user_id: str
     history: list[HistoryEntry]
@@ -167,6 +291,8 @@ class User(TypedDict):
     event_ids: list[str]
     events: int
     history_version: int
+    served_lists: list[ServedList]
+    counted_requests: list[CountedRequests]
 
 
 class Item(TypedDict):
@@ -181,17 +307,107 @@ class Item(TypedDict):
     catalogue_version: int
 
 
-class CofineError(Exception):
-    """A call that did not succeed."""
+class Level(TypedDict):
+    """One level of the semantic IDs."""
 
-    retry_after_seconds: float | None = None
+    name: str
+    codebook_size: int
+
+
+class Attribute(TypedDict):
+    """An attribute that items can be filtered by."""
+
+    name: str
+    type: Literal["str", "int", "float", "bool"]
+
+
+class State(TypedDict):
+    """The store of user state."""
+
+    kind: Literal["memory", "redis"]
+    available: bool
+
+
+class Info(TypedDict):
+    """What is in service, and its limits."""
+
+    version: str
+    bundle: str
+    catalogue_version: int
+    items: int
+    decoder: Literal["autoregressive", "diffusion"]
+    levels: list[Level]
+    attributes: list[Attribute]
+    limits: dict[str, int]
+    state: State
+    access: Literal["open", "keys"]
+
+
+class BundleReference(TypedDict):
+    """A bundle as all replicas know it: its folder's name and its id."""
+
+    name: str
+    bundle: str
+
+
+class Rollout(TypedDict):
+    """Which bundle has which role."""
+
+    version: int
+    active: BundleReference
+    previous: BundleReference | None
+    canary: BundleReference | None
+    canary_percent: float
+    shadow: BundleReference | None
+    loaded: BundleReference | None
+
+
+class Bundle(TypedDict):
+    """A bundle that could be put in service."""
+
+    name: str
+    bundle: str
+    open: bool
+
+
+class Bundles(TypedDict):
+    """What a replica has in service, and what there is to choose from."""
+
+    rollout: Rollout
+    failure: str | None
+    bundles: list[Bundle]
+
+
+class ActivateOptions(TypedDict, total=False):
+    """Which role to give a bundle; `active` without one."""
+
+    role: Literal["active", "canary", "shadow"]
+    percent: float
+
+
+class CofineError(Exception):
+    """A call that did not succeed.
+
+    Attributes:
+        is_retryable: whether the same call may succeed later.
+        nothing_done: whether the service has certainly done nothing of what was asked.
+        retry_after_seconds: when the service suggests to try again.
+    """
+
     is_retryable = False
+    nothing_done = False
+    retry_after_seconds: float | None = None
 
 
 class UnreachableError(CofineError):
     """No answer came: no connection, or none in time."""
 
     is_retryable = True
+
+    def __init__(self, error: httpx2.TransportError) -> None:
+        self.nothing_done = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+        super().__init__(f"the service did not answer: {type(error).__name__}: {error}")
+        self.__cause__ = error
 
 
 class ProblemError(CofineError):
@@ -201,7 +417,6 @@ class ProblemError(CofineError):
         status: of HTTP.
         problem: the problem document (RFC 9457); empty where something on the way refused.
         code: the stable name of the kind of problem, "" where there is no document.
-        retry_after_seconds: when the service suggests to try again.
     """
 
     def __init__(self, response: httpx2.Response) -> None:
@@ -210,6 +425,7 @@ class ProblemError(CofineError):
         self.code = str(self.problem.get("code", ""))
         self.retry_after_seconds = _seconds(response.headers.get("retry-after"))
         self.is_retryable = self.status in _RETRYABLE_STATUSES
+        self.nothing_done = self.status == _TOO_MANY_REQUESTS
         super().__init__(f"{self.status} {self.code}: {self.problem.get('detail', 'no details')}")
 
 
@@ -228,11 +444,23 @@ class Patience:
     attempts_max: int = 3
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A request as HTTP has it, and whether doing it twice is the same as doing it once."""
+
+    method: str
+    path: str
+    body: object = None
+    query: Mapping[str, Sequence[str]] | None = None
+    is_repeatable: bool = True
+
+
 class _Attempts:
     """The attempts of one call: counts them and says how long to pause before the next."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, call: _Call) -> None:
         self._patience = patience
+        self._is_repeatable = call.is_repeatable
         self._made = 0
         self._give_up_at = time.monotonic() + patience.deadline_seconds
 
@@ -247,8 +475,9 @@ class _Attempts:
         pause = random.uniform(longest / 3, longest)  # noqa: S311 (no secret) # nosec B311
         if error.retry_after_seconds is not None:
             pause = max(pause, error.retry_after_seconds)
+        may_repeat = error.is_retryable and (self._is_repeatable or error.nothing_done)
         is_last = self._made >= self._patience.attempts_max
-        if not error.is_retryable or is_last or time.monotonic() + pause > self._give_up_at:
+        if not may_repeat or is_last or time.monotonic() + pause > self._give_up_at:
             raise error
         return pause
 
@@ -284,31 +513,73 @@ class Client:
 
     def recommend(self, **options: Unpack[RecommendOptions]) -> Recommendation:
         """Return items for a user, a history or nobody in particular."""
-        return cast("Recommendation", self._call("POST", "/v1/recommend", options))
+        return cast("Recommendation", self._call(_Call("POST", "/v1/recommend", options)))
+
+    def recommend_batch(self, requests: Sequence[RecommendOptions]) -> RecommendBatchAnswer:
+        """Answer several recommendations, each for itself."""
+        call = _Call("POST", "/v1/recommend:batch", {"requests": requests})
+        return cast("RecommendBatchAnswer", self._call(call))
+
+    def explore(self, **options: Unpack[ExploreOptions]) -> Exploration:
+        """Return where below a path a user is likely to go on, and the best items there."""
+        return cast("Exploration", self._call(_Call("POST", "/v1/explore", options)))
+
+    def taxonomy(self, path: Sequence[str] = ()) -> Taxonomy:
+        """Return what lies below a place of the tree, for nobody in particular."""
+        return cast("Taxonomy", self._call(_Call("GET", "/v1/taxonomy", query={"path": path})))
 
     def send_events(self, events: Sequence[Event]) -> EventsAnswer:
         """Store what users did; each event is stored once, however often it is sent."""
-        return cast("EventsAnswer", self._call("POST", "/v1/events", {"events": events}))
+        return cast("EventsAnswer", self._call(_Call("POST", "/v1/events", {"events": events})))
 
     def user(self, user_id: str) -> User:
-        """Return what is stored of a user."""
-        return cast("User", self._call("GET", _path("users", user_id)))
+        """Return what the state holds of a user."""
+        return cast("User", self._call(_Call("GET", _path("users", user_id))))
+
+    def logged(self, user_id: str) -> list[dict[str, Any]]:
+        """Return what the event log holds of a user; a large log takes its time."""
+        call = _Call("GET", "/v1/event-log", query={"user_id": [user_id]})
+        return cast("list[dict[str, Any]]", self._call(call))
 
     def erase_user(self, user_id: str) -> None:
         """Erase everything stored of a user."""
-        self._call("DELETE", _path("users", user_id))
+        self._call(_Call("DELETE", _path("users", user_id)))
 
     def item(self, item_id: str) -> Item:
         """Return an item of the catalogue."""
-        return cast("Item", self._call("GET", _path("items", item_id)))
+        return cast("Item", self._call(_Call("GET", _path("items", item_id))))
 
-    def _call(self, method: str, path: str, body: object = None) -> object:
-        attempts = _Attempts(self._patience)
+    def info(self) -> Info:
+        """Return what is in service, and its limits."""
+        return cast("Info", self._call(_Call("GET", "/v1/info")))
+
+    def bundles(self) -> Bundles:
+        """Return which bundle has which role, and which ones there are; an admin key's."""
+        return cast("Bundles", self._call(_Call("GET", "/v1/bundles")))
+
+    def load_bundle(self, name: str) -> Bundles:
+        """Have a bundle open and verified on every replica; it serves nobody yet."""
+        return cast("Bundles", self._call(_Call("POST", _path("bundles", name, "load"))))
+
+    def activate_bundle(self, name: str, **options: Unpack[ActivateOptions]) -> Bundles:
+        """Give a bundle a role: everybody, some users, or compared and not served."""
+        call = _Call("POST", _path("bundles", name, "activate"), options)
+        return cast("Bundles", self._call(call))
+
+    def roll_back(self, name: str) -> Bundles:
+        """Take a bundle's role away; what was active before serves again."""
+        call = _Call("POST", _path("bundles", name, "rollback"), is_repeatable=False)
+        return cast("Bundles", self._call(call))
+
+    def _call(self, call: _Call) -> object:
+        attempts = _Attempts(self._patience, call)
         while True:
             try:
-                return _answer(self._http.request(method, path, json=body))
+                return _answer(
+                    self._http.request(call.method, call.path, params=call.query, json=call.body)
+                )
             except httpx2.TransportError as error:
-                failure: CofineError = _unreachable(error)
+                failure: CofineError = UnreachableError(error)
             except ProblemError as error:
                 failure = error
             time.sleep(attempts.pause_after(failure))
@@ -345,31 +616,77 @@ class AsyncClient:
 
     async def recommend(self, **options: Unpack[RecommendOptions]) -> Recommendation:
         """Return items for a user, a history or nobody in particular."""
-        return cast("Recommendation", await self._call("POST", "/v1/recommend", options))
+        return cast("Recommendation", await self._call(_Call("POST", "/v1/recommend", options)))
+
+    async def recommend_batch(self, requests: Sequence[RecommendOptions]) -> RecommendBatchAnswer:
+        """Answer several recommendations, each for itself."""
+        call = _Call("POST", "/v1/recommend:batch", {"requests": requests})
+        return cast("RecommendBatchAnswer", await self._call(call))
+
+    async def explore(self, **options: Unpack[ExploreOptions]) -> Exploration:
+        """Return where below a path a user is likely to go on, and the best items there."""
+        return cast("Exploration", await self._call(_Call("POST", "/v1/explore", options)))
+
+    async def taxonomy(self, path: Sequence[str] = ()) -> Taxonomy:
+        """Return what lies below a place of the tree, for nobody in particular."""
+        call = _Call("GET", "/v1/taxonomy", query={"path": path})
+        return cast("Taxonomy", await self._call(call))
 
     async def send_events(self, events: Sequence[Event]) -> EventsAnswer:
         """Store what users did; each event is stored once, however often it is sent."""
-        return cast("EventsAnswer", await self._call("POST", "/v1/events", {"events": events}))
+        call = _Call("POST", "/v1/events", {"events": events})
+        return cast("EventsAnswer", await self._call(call))
 
     async def user(self, user_id: str) -> User:
-        """Return what is stored of a user."""
-        return cast("User", await self._call("GET", _path("users", user_id)))
+        """Return what the state holds of a user."""
+        return cast("User", await self._call(_Call("GET", _path("users", user_id))))
+
+    async def logged(self, user_id: str) -> list[dict[str, Any]]:
+        """Return what the event log holds of a user; a large log takes its time."""
+        call = _Call("GET", "/v1/event-log", query={"user_id": [user_id]})
+        return cast("list[dict[str, Any]]", await self._call(call))
 
     async def erase_user(self, user_id: str) -> None:
         """Erase everything stored of a user."""
-        await self._call("DELETE", _path("users", user_id))
+        await self._call(_Call("DELETE", _path("users", user_id)))
 
     async def item(self, item_id: str) -> Item:
         """Return an item of the catalogue."""
-        return cast("Item", await self._call("GET", _path("items", item_id)))
+        return cast("Item", await self._call(_Call("GET", _path("items", item_id))))
 
-    async def _call(self, method: str, path: str, body: object = None) -> object:
-        attempts = _Attempts(self._patience)
+    async def info(self) -> Info:
+        """Return what is in service, and its limits."""
+        return cast("Info", await self._call(_Call("GET", "/v1/info")))
+
+    async def bundles(self) -> Bundles:
+        """Return which bundle has which role, and which ones there are; an admin key's."""
+        return cast("Bundles", await self._call(_Call("GET", "/v1/bundles")))
+
+    async def load_bundle(self, name: str) -> Bundles:
+        """Have a bundle open and verified on every replica; it serves nobody yet."""
+        return cast("Bundles", await self._call(_Call("POST", _path("bundles", name, "load"))))
+
+    async def activate_bundle(self, name: str, **options: Unpack[ActivateOptions]) -> Bundles:
+        """Give a bundle a role: everybody, some users, or compared and not served."""
+        call = _Call("POST", _path("bundles", name, "activate"), options)
+        return cast("Bundles", await self._call(call))
+
+    async def roll_back(self, name: str) -> Bundles:
+        """Take a bundle's role away; what was active before serves again."""
+        call = _Call("POST", _path("bundles", name, "rollback"), is_repeatable=False)
+        return cast("Bundles", await self._call(call))
+
+    async def _call(self, call: _Call) -> object:
+        attempts = _Attempts(self._patience, call)
         while True:
             try:
-                return _answer(await self._http.request(method, path, json=body))
+                return _answer(
+                    await self._http.request(
+                        call.method, call.path, params=call.query, json=call.body
+                    )
+                )
             except httpx2.TransportError as error:
-                failure: CofineError = _unreachable(error)
+                failure: CofineError = UnreachableError(error)
             except ProblemError as error:
                 failure = error
             await asyncio.sleep(attempts.pause_after(failure))
@@ -379,25 +696,22 @@ def _headers(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
-def _path(kind: str, name: str) -> str:
-    return f"/v1/{kind}/{quote(name, safe='')}"
+def _path(kind: str, name: str, verb: str | None = None) -> str:
+    address = f"/v1/{kind}/{quote(name, safe='')}"
+    return address if verb is None else f"{address}:{verb}"
 
 
 def _answer(response: httpx2.Response) -> object:
-    """Return the answer's JSON, None for an empty one.
+    """Return the answer's JSON, of JSON Lines a list, and None for an empty answer.
 
     Raises:
         ProblemError: the service refused.
     """
     if not response.is_success:
         raise ProblemError(response)
+    if response.headers.get("content-type", "").startswith("application/x-ndjson"):
+        return [json.loads(line) for line in response.text.split("\n") if line]
     return response.json() if response.content else None
-
-
-def _unreachable(error: httpx2.TransportError) -> UnreachableError:
-    failure = UnreachableError(f"the service did not answer: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure
 
 
 def _problem(response: httpx2.Response) -> dict[str, Any]:

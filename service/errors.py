@@ -17,7 +17,7 @@ ServiceError
         RateLimitedError        the key has been used too often
     StateUnavailableError       the user state cannot be reached in time
         EventsNotStoredError    so some events of a request are not stored
-    EventLogUnavailableError    the event log cannot be written in time
+    EventLogUnavailableError    the event log cannot be written, or read, in time
 SettingsError                   a COFINE_* variable is unknown or has an unusable value
 
 Messages are shown to clients: they name the field, the limit and the remedy, never a user.
@@ -137,10 +137,10 @@ class EventsNotStoredError(StateUnavailableError):
 
 
 class EventLogUnavailableError(ServiceError):
-    """The event log could not be written in time."""
+    """The event log could not be written, or read, in time."""
 
     def __init__(self) -> None:
-        super().__init__("the event log cannot be written; try again later", retry_after_seconds=1)
+        super().__init__("the event log is not available; try again later", retry_after_seconds=1)
 
 
 class SettingsError(Exception):

@@ -39,6 +39,7 @@ RANK_BUCKETS = (*RANKS.values(), "31+")
 UNATTRIBUTED_REASONS = ("none", "invalid", "expired", "not_served")
 LOG_KINDS = ("event", "impression", "erasure")
 LOG_OUTCOMES = ("written", "failed", "dropped")
+LOG_STREAMS = ("event", "impression")
 DEGRADED_REASONS = ("state_unavailable", "levels", "paging")
 REJECTION_REASONS = ("queue_full", "deadline")
 DEADLINE_STAGES = ("queue", "compute")
@@ -222,6 +223,20 @@ class Metrics:
             for kind in LOG_KINDS
             for outcome in LOG_OUTCOMES
         }
+
+        self.log_pushed_out = _counters(
+            "cofine_event_log_pushed_out_total",
+            "Records that a full stream in Redis lost before they were drained.",
+            ("stream", LOG_STREAMS),
+            registry,
+        )
+        fill = Gauge(
+            "cofine_event_log_fill_ratio",
+            "Share of the records that a stream in Redis may hold, when it was last written to.",
+            ("stream",),
+            registry=registry,
+        )
+        self.log_fill = {stream: fill.labels(stream) for stream in LOG_STREAMS}
 
     def count_impression(self, source: str, rank: int) -> None:
         """Count an item in an answer."""

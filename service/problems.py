@@ -83,7 +83,7 @@ KINDS: Mapping[type[ServiceError], Kind] = {
         503, "events_not_stored", "Some events are not stored", is_retryable=True
     ),
     EventLogUnavailableError: Kind(
-        503, "event_log_unavailable", "The event log cannot be written", is_retryable=True
+        503, "event_log_unavailable", "The event log is not available", is_retryable=True
     ),
     DeadlineExceededError: Kind(
         504, "deadline_exceeded", "The answer was not ready in time", is_retryable=True

@@ -23,6 +23,14 @@ class RateLimits(Protocol):
         """Count one request and return 0, or return after how long it would pass, uncounted."""
         ...
 
+    async def counted(self, bucket: str, limit: Limit, *, deadline_seconds: float) -> int:
+        """Return how many requests the bucket still counts; 0 when it is full again.
+
+        Raises:
+            StateUnavailableError: this cannot be told now.
+        """
+        ...
+
     async def forget(self, bucket: str, *, deadline_seconds: float) -> None:
         """Drop what is counted in the bucket.
 
@@ -54,6 +62,16 @@ class LocalRateLimits:
             self._whole_at.popitem(last=False)
         return 0.0
 
+    async def counted(
+        self,
+        bucket: str,
+        limit: Limit,
+        *,
+        deadline_seconds: float,  # noqa: ARG002
+    ) -> int:
+        """Return how many requests the bucket still counts; always in time."""
+        return requests_in(self._whole_at.get(bucket, 0) - self._clock(), limit)
+
     async def forget(self, bucket: str, *, deadline_seconds: float) -> None:  # noqa: ARG002
         """Drop what is counted in the bucket; always in time."""
         self._whole_at.pop(bucket, None)
@@ -62,6 +80,11 @@ class LocalRateLimits:
         """Drop what was used longest ago and says nothing any more: names are of users."""
         while self._whole_at and next(iter(self._whole_at.values())) <= now:
             self._whole_at.popitem(last=False)
+
+
+def requests_in(seconds: float, limit: Limit) -> int:
+    """Return how many requests a bucket counts that is whole again after some seconds."""
+    return max(0, math.ceil(round(seconds * limit.requests_per_second, 3)))
 
 
 def retry_after_seconds(wait: float) -> int:

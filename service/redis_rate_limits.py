@@ -7,7 +7,7 @@ whole again, when it also expires: the clocks of the replicas do not matter.
 from service.api_keys import Limit
 from service.errors import StateUnavailableError
 from service.metrics import Metrics
-from service.rate_limits import LocalRateLimits
+from service.rate_limits import LocalRateLimits, requests_in
 from service.redis_connection import RedisConnection, Script
 
 _TAKE = Script("""
@@ -22,6 +22,10 @@ end
 redis.call('SET', KEYS[1], string.format('%.0f', whole_at),
            'PX', string.format('%.0f', math.ceil((whole_at - now) / 1000)))
 return 0
+""")
+_COUNTED = Script("""
+local time = redis.call('TIME')
+return (tonumber(redis.call('GET', KEYS[1])) or 0) - time[1] * 1000000 - time[2]
 """)
 _FORGET = Script("return redis.call('DEL', KEYS[1])")
 _MICROSECONDS = 1_000_000
@@ -55,6 +59,18 @@ class RedisRateLimits:
             self._metrics.rate_limit_local.inc()
             return await self._local.wait_seconds(bucket, limit)
         return int(wait) / _MICROSECONDS
+
+    async def counted(self, bucket: str, limit: Limit, *, deadline_seconds: float) -> int:
+        """Return how many requests the bucket still counts, in Redis and here.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`.
+        """
+        here = await self._local.counted(bucket, limit, deadline_seconds=deadline_seconds)
+        left = await self._connection.run(
+            _COUNTED, [_key(bucket)], [], deadline_seconds=deadline_seconds
+        )
+        return here + requests_in(int(left) / _MICROSECONDS, limit)
 
     async def forget(self, bucket: str, *, deadline_seconds: float) -> None:
         """Drop what is counted in the bucket, in Redis and here.

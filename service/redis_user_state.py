@@ -31,7 +31,7 @@ from typing import Any
 from service.errors import StateUnavailableError
 from service.metrics import Metrics
 from service.redis_connection import ConnectionLimits, RedisConnection, Script
-from service.served_lists import LIST_TTL_MS, USER_LISTS_MAX, owner_of
+from service.served_lists import LIST_TTL_MS, USER_LISTS_MAX, ServedList, owner_of
 from service.user_state import (
     Event,
     HistoryEntry,
@@ -110,7 +110,8 @@ for _, kept in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
 end
 return false
 """)
-_SCRIPTS = (_READ, _APPEND, _EVENT_IDS, _ERASE, _KEEP_LIST, _READ_LIST)
+_LISTS_OF = Script("return redis.call('LRANGE', KEYS[1], 0, -1)")
+_SCRIPTS = (_READ, _APPEND, _EVENT_IDS, _ERASE, _KEEP_LIST, _READ_LIST, _LISTS_OF)
 
 
 class RedisUserState:
@@ -263,6 +264,26 @@ class RedisUserState:
         self._observe("read_list", "miss" if found is None else "ok", started)
         return found
 
+    async def lists_of(self, user_id: str, *, deadline_seconds: float) -> tuple[ServedList, ...]:
+        """Return everything that `read_list` knows of the user, newest first.
+
+        Raises:
+            StateUnavailableError: Redis did not answer within `deadline_seconds`, or holds what
+                no release of this schema has written.
+        """
+        started = time.perf_counter()
+        keys = [lists_key(user_id, "")]
+        reply = await self._run("read_list", _LISTS_OF, keys, (), deadline_seconds)
+        try:
+            kept = [_kept_list(entry) for entry in reply]
+        except (ValueError, TypeError):
+            _LOGGER.error("list_unreadable")
+            self._observe("read_list", "error", started)
+            raise StateUnavailableError("error") from None
+        self._observe("read_list", "ok" if kept else "miss", started)
+        now_ms = self._clock_ms()
+        return tuple(each for each in kept if each.expires_ms > now_ms)
+
     async def _run(
         self,
         op: str,
@@ -303,6 +324,10 @@ def _encoded(identifier: str) -> str:
     return base64.urlsafe_b64encode(identifier.encode()).decode().rstrip("=")
 
 
+def _decoded(encoded: bytes) -> str:
+    return base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)).decode()
+
+
 def _state(reply: Any) -> UserState:
     """Return the state that the read script's reply describes."""
     version, events, history, seen, disliked = reply
@@ -320,8 +345,19 @@ def _state(reply: Any) -> UserState:
 
 def _served(reply: bytes, now_ms: int) -> tuple[str, ...] | None:
     """Return the items of the kept list, None when its time is over."""
-    expires_ms, _, items = reply.partition(b" ")
-    return tuple(str(item) for item in json.loads(items)) if int(expires_ms) > now_ms else None
+    expires_ms, items = _list_content(reply)
+    return items if expires_ms > now_ms else None
+
+
+def _kept_list(entry: bytes) -> ServedList:
+    name, _, content = entry.partition(b" ")
+    return ServedList(_decoded(name), *_list_content(content))
+
+
+def _list_content(content: bytes) -> tuple[int, tuple[str, ...]]:
+    """Return when the list expires, in milliseconds of Unix time, and its items."""
+    expires_ms, _, items = content.partition(b" ")
+    return int(expires_ms), tuple(str(item) for item in json.loads(items))
 
 
 def _entry(member: bytes, score: bytes) -> HistoryEntry:

@@ -52,8 +52,9 @@ class Rollout(BaseModel):
         return frozenset(each for each in roles if each is not None)
 
     def with_loaded(self, wanted: BundleReference) -> Self:
-        """Return the rollout that also has `wanted` ready."""
-        return self._next(loaded=None if wanted in self.references else wanted)
+        """Return the rollout that also has `wanted` ready; loading it again changes nothing."""
+        has_role = wanted in self.references - {self.loaded}
+        return self._next(loaded=None if has_role else wanted)
 
     def with_role(self, wanted: BundleReference, role: Role, percent: float) -> Self:
         """Return the rollout in which `wanted` has the role, and no other one beside."""

@@ -397,8 +397,23 @@ class HistoryEntryBody(BaseModel):
     type: str
 
 
+class ServedListBody(BaseModel):
+    """Items that were served together; kept half an hour, so that a next page repeats none."""
+
+    recommendation_id: str
+    expires: float = Field(description="Seconds of Unix time.")
+    items: list[str] = Field(description="Item ids, those of earlier pages included.")
+
+
+class CountedRequestsBody(BaseModel):
+    """Requests that count against a key's limit for this user."""
+
+    key: str = Field(description="Name of the publishable key.")
+    requests: int = Field(description="Not yet refilled.")
+
+
 class UserAnswer(BaseModel):
-    """What is stored of a user; all empty for an unknown one."""
+    """What the state holds of a user; all empty for an unknown one."""
 
     user_id: str
     history: list[HistoryEntryBody] = Field(description="Oldest first.")
@@ -409,6 +424,8 @@ class UserAnswer(BaseModel):
     event_ids: list[str] = Field(description="Kept for a while, to recognise repeated events.")
     events: int = Field(description="Events accepted since the user became known.")
     history_version: int
+    served_lists: list[ServedListBody] = Field(description="Newest first.")
+    counted_requests: list[CountedRequestsBody] = Field(description="Where there are any.")
 
 
 class ItemAnswer(BaseModel):

@@ -7,6 +7,7 @@ erased with the user. A list served to nobody in particular belongs to itself. L
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 LIST_TTL_MS: Final = 30 * 60_000
@@ -17,6 +18,21 @@ USER_LISTS_MAX: Final = 32
 
 _Lists: TypeAlias = OrderedDict[str, tuple[int, tuple[str, ...]]]
 """Recommendation id -> when the list expires, and its items; the newest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedList:
+    """What was served once.
+
+    Attributes:
+        recommendation_id: of the answer.
+        expires_ms: when it is forgotten, in milliseconds of Unix time.
+        items: item ids of the answer and of the pages before it.
+    """
+
+    recommendation_id: str
+    expires_ms: int
+    items: tuple[str, ...]
 
 
 def owner_of(user_id: str | None, recommendation_id: str) -> tuple[str, str]:
@@ -57,6 +73,16 @@ class MemoryLists:
         lists = self._owners.get(owner_of(user_id, recommendation_id), OrderedDict())
         expires_ms, items = lists.get(recommendation_id, (0, ()))
         return items if expires_ms > self._clock_ms() else None
+
+    def of_user(self, user_id: str) -> tuple[ServedList, ...]:
+        """Return what was served to the user, newest first."""
+        lists = self._owners.get(owner_of(user_id, ""), OrderedDict())
+        now_ms = self._clock_ms()
+        return tuple(
+            ServedList(name, expires_ms, items)
+            for name, (expires_ms, items) in reversed(lists.items())
+            if expires_ms > now_ms
+        )
 
     def forget(self, user_id: str) -> None:
         """Drop all lists of the user."""

@@ -17,11 +17,13 @@ from model.recommender import Recommender, verify_golden
 from service.bundle_folder import BundleFolder
 from service.engine import Engine, ServedRecommender
 from service.event_log import EventLog
+from service.folder_event_log import FolderEventLog
 from service.impressions import Impressions
 from service.metrics import Metrics
 from service.rate_limits import LocalRateLimits, RateLimits
 from service.recommendation_id import RecommendationIds
 from service.redis_connection import ConnectionLimits
+from service.redis_event_log import RedisEventLog
 from service.redis_rate_limits import RedisRateLimits
 from service.redis_rollout import RedisRolloutStore
 from service.redis_user_state import RedisUserState
@@ -176,8 +178,7 @@ class Serving:
         self.folder = BundleFolder(settings.bundles, settings.bundle)
         self.store = make_store(settings, metrics)
         self.recommendation_ids = RecommendationIds(settings.signing_secrets())
-        folder = settings.event_log
-        self.event_log = None if folder is None else EventLog(folder, metrics)
+        self.event_log = make_event_log(self.store, settings, metrics)
         self.impressions = Impressions(self.recommendation_ids, metrics, self.event_log)
         self.rate_limits = make_rate_limits(self.store, settings, metrics)
         first = BundleReference(name=settings.bundle.resolve().name, bundle=bundle.bundle_id)
@@ -239,9 +240,9 @@ class Serving:
     async def stop(self) -> None:
         """End the workers and the store."""
         await self.variants.stop()
-        await self.store.close()
         if self.event_log is not None:
             await self.event_log.close()
+        await self.store.close()
 
 
 def recommender_factory(bundle: Bundle) -> Callable[[], ServedRecommender]:
@@ -279,6 +280,18 @@ def make_rate_limits(store: UserStateStore, settings: Settings, metrics: Metrics
         deadline_seconds = settings.state_read_deadline_ms / 1_000
         return RedisRateLimits(store.connection, metrics, deadline_seconds=deadline_seconds)
     return LocalRateLimits()
+
+
+def make_event_log(store: UserStateStore, settings: Settings, metrics: Metrics) -> EventLog | None:
+    """Return the log that `event_log` names, not started yet; in Redis it is beside the state."""
+    if settings.event_log is None:
+        return None
+    if settings.event_log != "redis":
+        return FolderEventLog(settings.event_log, metrics)
+    if not isinstance(store, RedisUserState):
+        raise TypeError("an event log in Redis without a state in Redis; this is a bug")
+    most = settings.event_log_max_records
+    return RedisEventLog(store.connection, metrics, max_records=most)
 
 
 def make_rollout_store(store: UserStateStore, settings: Settings) -> RolloutStore:

@@ -166,10 +166,17 @@ class Settings(BaseSettings):
         description="memory:// only: history entries, seen items and event ids kept in all "
         "(about 150 bytes each); the users longest unused are forgotten beyond it.",
     )
-    event_log: DirectoryPath | None = Field(
+    event_log: Literal["redis"] | DirectoryPath | None = Field(
         default=None,
-        description="Folder that accepted events and impressions are logged to, for `cofine "
-        "prepare`; nothing is logged without one.",
+        description="Where accepted events and impressions are logged to, for `cofine prepare`: a "
+        "folder, or `redis` for that of the state; nothing is logged without it.",
+    )
+    event_log_max_records: int = Field(
+        default=1_000_000,
+        ge=1_000,
+        le=1_000_000_000,
+        description="Event log in Redis only: events that it keeps, and as many impressions, until "
+        "`python -m service.drain_log` takes them; beyond it the oldest are lost.",
     )
     recommendation_secrets: SecretStr | None = Field(
         default=None,
@@ -215,11 +222,19 @@ class Settings(BaseSettings):
                 "recommendation_secrets must have at least "
                 f"{SECRET_MIN_CHARACTERS} characters each, separated by commas"
             )
-        if self.event_log is not None and not os.access(self.event_log, os.W_OK | os.X_OK):
-            raise ValueError("event_log must be a folder that the service may write")
+        self._check_event_log(url)
         if self.otlp_url is not None and not _has_opentelemetry():
             raise ValueError("otlp_url needs OpenTelemetry: pip install 'cofine[tracing]'")
         return self
+
+    def _check_event_log(self, state_url: str) -> None:
+        if self.event_log is None:
+            return
+        if self.event_log == "redis":
+            if state_url.startswith("memory://"):
+                raise ValueError("event_log redis needs the state in Redis too: set state_url")
+        elif not os.access(self.event_log, os.W_OK | os.X_OK):
+            raise ValueError("event_log must be a folder that the service may write")
 
     def signing_secrets(self) -> list[str]:
         """Return the secrets of recommendation ids, the signing one first."""

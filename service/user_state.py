@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from model.history import DISLIKE
-from service.served_lists import MemoryLists
+from service.served_lists import MemoryLists, ServedList
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -163,6 +163,10 @@ class UserStateStore(Protocol):
         """Return what was served, None when it is not known, or not any more."""
         ...
 
+    async def lists_of(self, user_id: str, *, deadline_seconds: float) -> tuple[ServedList, ...]:
+        """Return everything that `read_list` knows of the user, newest first."""
+        ...
+
 
 @dataclass(slots=True)
 class _User:
@@ -287,6 +291,15 @@ class MemoryUserState:
     ) -> tuple[str, ...] | None:
         """Return what was served, None when it is not known, or not any more; always in time."""
         return self._lists.read(user_id, recommendation_id)
+
+    async def lists_of(
+        self,
+        user_id: str,
+        *,
+        deadline_seconds: float,  # noqa: ARG002
+    ) -> tuple[ServedList, ...]:
+        """Return everything that `read_list` knows of the user, newest first; always in time."""
+        return self._lists.of_user(user_id)
 
     def _find(self, user_id: str) -> _User | None:
         """Return the living user and mark it used."""

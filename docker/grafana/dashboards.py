@@ -332,6 +332,18 @@ def _state() -> list[Panel]:
             ),
         ),
         _lines(
+            "Event log in Redis",
+            "Share of the records that a stream may hold; full, it loses the oldest.",
+            "percentunit",
+            (f"max by (stream) (cofine_event_log_fill_ratio{{{_HERE}}})", "{{stream}}"),
+        ),
+        _lines(
+            "Event log: lost in Redis",
+            "Records per second that a full stream lost before they were drained.",
+            "cps",
+            _by("cofine_event_log_pushed_out_total", "stream", "{{stream}}"),
+        ),
+        _lines(
             "Entries in memory://",
             "0 when the state is in Redis.",
             "short",

@@ -6,9 +6,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api_keys import ApiKey
 from service.keys_file import KeysFile
 from service.routes.answers import InServing, UserId, json_answer, problems
-from service.schemas import HistoryEntryBody, UserAnswer
+from service.schemas import CountedRequestsBody, HistoryEntryBody, ServedListBody, UserAnswer
 from service.scopes import allows
 from service.serving import Serving
 
@@ -22,15 +23,16 @@ router = APIRouter(tags=["users"])
     responses=problems(422, 503),
     openapi_extra=allows("read"),
 )
-async def read_user(user_id: UserId, serving: InServing) -> Response:
-    """Tell what is stored of a user; an unknown user has an empty history.
+async def read_user(user_id: UserId, request: Request, serving: InServing) -> Response:
+    """Tell everything that the state holds of a user; an unknown user has an empty history.
 
-    Of what is kept for an hour at most, the items of pages served and the counts of requests,
-    nothing is told; an erasure takes it as well.
+    What the event log holds is told by /v1/event-log.
     """
     deadline_seconds = serving.settings.state_write_deadline_ms / 1_000
-    state = await serving.store.read(user_id, deadline_seconds=deadline_seconds)
-    event_ids = await serving.store.event_ids(user_id, deadline_seconds=deadline_seconds)
+    store = serving.store
+    state = await store.read(user_id, deadline_seconds=deadline_seconds)
+    event_ids = await store.event_ids(user_id, deadline_seconds=deadline_seconds)
+    lists = await store.lists_of(user_id, deadline_seconds=deadline_seconds)
     history = [
         HistoryEntryBody(
             item_id=entry.item_id, timestamp=entry.timestamp_ms / 1_000, type=entry.type
@@ -48,6 +50,17 @@ async def read_user(user_id: UserId, serving: InServing) -> Response:
             event_ids=sorted(event_ids),
             events=state.events,
             history_version=state.version,
+            served_lists=[
+                ServedListBody(
+                    recommendation_id=each.recommendation_id,
+                    expires=each.expires_ms / 1_000,
+                    items=list(each.items),
+                )
+                for each in lists
+            ],
+            counted_requests=await _counted_requests(
+                serving, request.app.state.keys, user_id, deadline_seconds
+            ),
         )
     )
 
@@ -72,13 +85,29 @@ async def erase_user(user_id: UserId, request: Request, serving: InServing) -> R
     return Response(status_code=204)
 
 
+async def _counted_requests(
+    serving: Serving, keys: KeysFile, user_id: str, deadline_seconds: float
+) -> list[CountedRequestsBody]:
+    """Return what is counted of the user, key by key."""
+    counted = []
+    for key in _keys_of_users(keys):
+        if key.limit is not None:
+            requests = await serving.rate_limits.counted(
+                key.bucket(user_id), key.limit, deadline_seconds=deadline_seconds
+            )
+            counted.append(CountedRequestsBody(key=key.name, requests=requests))
+    return [each for each in counted if each.requests]
+
+
 async def _forget_limits(
     serving: Serving, keys: KeysFile, user_id: str, deadline_seconds: float
 ) -> None:
-    """Drop the user's buckets of every key whose users are counted one by one."""
-    buckets = [
-        key.bucket(user_id) for key in (keys.ring.keys if keys.ring else ()) if key.is_publishable
-    ]
+    buckets = [key.bucket(user_id) for key in _keys_of_users(keys)]
     await asyncio.gather(
         *(serving.rate_limits.forget(each, deadline_seconds=deadline_seconds) for each in buckets)
     )
+
+
+def _keys_of_users(keys: KeysFile) -> list[ApiKey]:
+    """Return the keys whose users are counted one by one."""
+    return [key for key in (keys.ring.keys if keys.ring else ()) if key.is_publishable]

@@ -145,6 +145,17 @@ async def test_a_forgotten_bucket_is_whole_and_leaves_nothing(limits: RateLimits
     assert await limits.wait_seconds("a", SLOW) == 0
 
 
+async def test_what_is_counted_is_told(limits: RateLimits) -> None:
+    assert await limits.counted("a", SLOW, deadline_seconds=DEADLINE_SECONDS) == 0
+    for _ in range(7):  # two of them are refused
+        await limits.wait_seconds("a", SLOW)
+    await limits.wait_seconds("b", SLOW)
+    counted = [await limits.counted(each, SLOW, deadline_seconds=10) for each in ("a", "b", "c")]
+    assert counted == [5, 1, 0]
+    await limits.forget("a", deadline_seconds=DEADLINE_SECONDS)
+    assert await limits.counted("a", SLOW, deadline_seconds=DEADLINE_SECONDS) == 0
+
+
 async def test_forgetting_is_refused_while_redis_is_away(own_redis_server: RedisServer) -> None:
     async with connected(own_redis_server, deadline_seconds=0.2) as (limits, _):
         own_redis_server.kill()

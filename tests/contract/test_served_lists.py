@@ -43,6 +43,25 @@ async def test_a_list_is_found_by_its_user_only(suite: Suite) -> None:
     assert (await suite.read("ann")).events == 0
 
 
+async def test_all_lists_of_a_user_are_told_newest_first(suite: Suite) -> None:
+    await kept(suite, "one|\u00e9", "a", "b", user="ann")
+    suite.clock.now_ms += 1_000
+    await kept(suite, "two", user="ann")
+    await kept(suite, "three", "c", user="bob")
+
+    async def told(user: str) -> list[tuple[str, int, tuple[str, ...]]]:
+        lists = await suite.store.lists_of(user, deadline_seconds=DEADLINE_SECONDS)
+        return [(each.recommendation_id, each.expires_ms, each.items) for each in lists]
+
+    end_ms = suite.clock.now_ms + LIST_TTL_MS
+    assert await told("ann") == [("two", end_ms, ()), ("one|\u00e9", end_ms - 1_000, ("a", "b"))]
+    assert await told("three") == []
+    suite.clock.now_ms = end_ms - 1_000
+    assert [name for name, _, _ in await told("ann")] == ["two"]
+    await suite.erase("ann")
+    assert await told("ann") == []
+
+
 async def test_an_erasure_takes_the_users_lists_and_no_others(suite: Suite) -> None:
     await kept(suite, "one", "a", user="ann")
     await kept(suite, "two", "b", user="ann")

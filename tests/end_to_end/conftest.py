@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +34,16 @@ def shop_service(
 def keyed_service(
     shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
-    """A service on the shop that asks for the keys of tests/keys.py."""
+    """A service on the shop that asks for the keys of tests/keys.py.
+
+    Its folder has two bundles, `first`, which it begins with, and `second`.
+    """
     folder = tmp_path_factory.mktemp("keyed")
-    with running_service(shop_bundle, folder, keys=write_keys(folder)) as service:
+    bundles = folder / "bundles"
+    for name in ("first", "second"):
+        shutil.copytree(shop_bundle, bundles / name)
+    places = {"bundles": bundles, "keys": write_keys(folder)}
+    with running_service(bundles / "first", folder, **places) as service:
         yield service
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.client import AsyncClient, Client, ProblemError
+from service.client import AsyncClient, Client, ProblemError, RecommendOptions
 from tests.end_to_end.service_process import ServiceProcess
 from tests.keys import KEYS
 
@@ -65,3 +65,44 @@ def test_a_key_opens_what_its_scope_says(keyed_service: ServiceProcess) -> None:
             return len((await reader.recommend(k=1))["items"])
 
     assert asyncio.run(ask()) == 1
+
+
+def test_from_broad_to_narrow(keyed_service: ServiceProcess) -> None:
+    with Client(keyed_service.url, key=KEYS["read"]) as reader:
+        tree = reader.taxonomy()
+        broad = reader.explore(user_id="nobody", k=2)
+        assert broad["items_here"] == tree["items_here"] == reader.info()["items"]
+        chosen = broad["choices"][0]
+        narrow = reader.explore(user_id="nobody", path=chosen["path"], k=2)
+        assert (narrow["path"], narrow["items_here"]) == (chosen["path"], chosen["items"])
+        assert reader.taxonomy(chosen["path"])["items_here"] == chosen["items"]
+        shown = reader.recommend(path=chosen["path"], k=2)
+        assert shown["items"] == narrow["items"]
+
+
+def test_a_batch_answers_and_refuses_each_for_itself(keyed_service: ServiceProcess) -> None:
+    with Client(keyed_service.url, key=KEYS["read"]) as reader:
+        batch: list[RecommendOptions] = [{"k": 2}, {"path": ["nowhere"]}]
+        good, bad = reader.recommend_batch(batch)["results"]
+        assert good["answer"] is not None
+        assert len(good["answer"]["items"]) == 2
+        assert bad["problem"] is not None
+        assert bad["problem"]["code"] == "invalid_request"
+
+
+def test_an_operator_puts_a_bundle_in_service_and_takes_it_out(
+    keyed_service: ServiceProcess,
+) -> None:
+    with Client(keyed_service.url, key=KEYS["admin"]) as operator:
+        assert [each["name"] for each in operator.bundles()["bundles"]] == ["first", "second"]
+        for _ in range(2):  # as where the first answer was lost
+            loaded = operator.load_bundle("second")["rollout"]["loaded"]
+            assert loaded is not None
+            assert loaded["name"] == "second"
+        rollout = operator.activate_bundle("second", role="canary", percent=20)["rollout"]
+        assert rollout["canary_percent"] == 20
+        assert operator.activate_bundle("second")["rollout"]["active"]["name"] == "second"
+        assert operator.roll_back("second")["rollout"]["active"]["name"] == "first"
+        with pytest.raises(ProblemError) as caught:
+            operator.load_bundle("third")
+        assert caught.value.code == "bundle_not_found"

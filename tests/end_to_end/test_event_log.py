@@ -2,7 +2,10 @@
 
 import json
 import resource
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from model import event_log
 from model.bundle import Bundle
 from model.training.config import RunConfig, read_run_config
 from model.training.pipeline import run_pipeline
+from tests.contract.redis_server import running_redis
 from tests.end_to_end.service_process import (
     ServiceProcess,
+    environment,
     ids,
     post_event,
     recommend,
@@ -34,8 +39,36 @@ def log(tmp_path: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Shop:
+    """A service, and how its log comes into the folder that training reads."""
+
+    service: ServiceProcess
+    collect: Callable[[], None]
+
+
+@pytest.fixture(params=["folder", "redis"])
+def shop(
+    request: pytest.FixtureRequest, shop_bundle: Path, tmp_path: Path, log: Path
+) -> Iterator[Shop]:
+    if request.param == "folder":
+        with running_service(shop_bundle, tmp_path, event_log=log, **PATIENT) as service:
+            yield Shop(service, lambda: None)
+        return
+    with running_redis(tmp_path, appendonly=True) as redis:
+        settings = {"event_log": "redis", "state_url": redis.url}
+
+        def drain() -> None:
+            command = [sys.executable, "-m", "service.drain_log", log]
+            subprocess.run(command, env=environment(**settings), check=True)
+
+        with running_service(shop_bundle, tmp_path, **settings, **PATIENT) as service:
+            yield Shop(service, drain)
+
+
 @pytest.fixture
 def service(shop_bundle: Path, tmp_path: Path, log: Path) -> Iterator[ServiceProcess]:
+    """One that logs to a folder."""
     with running_service(shop_bundle, tmp_path, event_log=log, **PATIENT) as service:
         yield service
 
@@ -79,9 +112,9 @@ exhaustive_users = 5
 
 @pytest.mark.slow
 def test_what_was_posted_is_in_the_next_bundle(
-    service: ServiceProcess, shop_bundle: Path, log: Path, tmp_path: Path
+    shop: Shop, shop_bundle: Path, log: Path, tmp_path: Path
 ) -> None:
-    with service.client() as client:
+    with shop.service.client() as client:
         shown = recommend(client, k=6)
         for number in range(NEWCOMERS):
             for place, item_id in enumerate(ids(shown)[:5]):
@@ -100,6 +133,7 @@ def test_what_was_posted_is_in_the_next_bundle(
         post_event(client, "1", "gone-user", ids(shown)[0])
         assert client.delete("/v1/users/gone-user").status_code == 204
 
+    shop.collect()
     config = retrain(shop_bundle, log, tmp_path)
 
     prepared = config.workspace / "prepared"
@@ -123,13 +157,12 @@ def test_what_was_posted_is_in_the_next_bundle(
     assert grep(config.bundle, "gone-user") == []
 
 
-def test_a_killed_service_has_logged_all_that_it_confirmed(
-    service: ServiceProcess, log: Path
-) -> None:
-    with service.client() as client:
+def test_a_killed_service_has_logged_all_that_it_confirmed(shop: Shop, log: Path) -> None:
+    with shop.service.client() as client:
         for number in range(30):
             assert post_event(client, f"e{number}", "ann", f"i{number}").status_code == 200
-    service.kill()
+    shop.service.kill()
+    shop.collect()
     assert [each["item_id"] for each in logged(log)] == [f"i{n}" for n in range(30)]
 
 

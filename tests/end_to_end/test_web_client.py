@@ -11,7 +11,7 @@ import pytest
 from service.app import create_app
 from service.settings import load_settings
 from tests.end_to_end.service_process import ServiceProcess
-from tests.keys import headers_of
+from tests.keys import KEYS, headers_of
 from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
@@ -34,6 +34,17 @@ def run(*command: str | Path, given: str = "", **environment: str) -> str:
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def routes() -> list[str]:
+    """Method and path of every documented operation but the probes."""
+    paths = create_app(load_settings()).openapi()["paths"]
+    return [
+        f"{method.upper()} {path}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if operation["security"]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -71,5 +82,6 @@ def test_it_works_with_a_live_service(
     run(
         *(node, "--test", tests),
         **{"CLIENT": module, "SERVICE": shop_service.url, "KEYED_SERVICE": keyed_service.url},
-        **{"KEY": page["Authorization"].removeprefix("Bearer "), "TOKEN": page["X-User-Token"]},
+        **{"KEY": KEYS["publishable"], "TOKEN": page["X-User-Token"]},
+        **{"ADMIN_KEY": KEYS["admin"], "READ_KEY": KEYS["read"], "ROUTES": json.dumps(routes())},
     )

@@ -5,8 +5,17 @@ from typing import Any
 
 import pytest
 
+from model import event_log
 from model.errors import DataError
-from model.event_log import Compaction, compact, events, segments, user_digest
+from model.event_log import (
+    Compaction,
+    compact,
+    erased_until,
+    events,
+    records_of,
+    segments,
+    user_digest,
+)
 
 
 def event(user_id: str, event_id: str, logged_ms: int) -> dict[str, Any]:
@@ -80,6 +89,36 @@ def test_a_line_that_was_never_finished_is_no_record(tmp_path: Path) -> None:
     assert event_ids(tmp_path) == ["a"]
     compact(tmp_path)
     assert event_ids(tmp_path) == ["a"]
+
+
+def found(folder: Path, user_id: str) -> list[dict[str, Any]]:
+    """What the log holds of a user, without what an erasure covers."""
+    pieces = records_of(folder, user_id, erased_until(folder, user_id))
+    return [json.loads(line) for line in b"".join(pieces).splitlines()]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 100, 2**20])
+def test_all_records_of_a_user_are_found_in_whatever_pieces_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr(event_log, "_BLOCK_BYTES", block_bytes)
+    user = 'ann "\u2028" \u00e9'
+    mine = [event(user, "a", 3), impression(user, 4), event(user, "b" * 300, 5)]
+    write(tmp_path, "1", event("bob", user, 1), mine[0], event(f"{user} two", "c", 3))
+    write(tmp_path, "2", *mine[1:], impression(None, 6), torn=json.dumps(event(user, "torn", 7)))
+    assert found(tmp_path, user) == mine
+    assert found(tmp_path, "nobody") == []
+    write(tmp_path, "3", erasure(user, 4), erasure(user, 2), event(user, user_digest(user), 6))
+    assert [each["logged_ms"] for each in found(tmp_path, user)] == [5, 6]
+    assert erased_until(tmp_path, "bob") == -1
+
+
+def test_a_segment_that_was_compacted_away_is_passed_over(tmp_path: Path) -> None:
+    gone = write(tmp_path, "1", event("ann", "a", 1))
+    write(tmp_path, "2", event("ann", "b", 2))
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nowhere")  # listed, and not there
+    assert [each["event_id"] for each in found(tmp_path, "ann")] == ["b"]
 
 
 @pytest.mark.parametrize("line", ["", "nonsense", "[1]", "3", "{}", '{"kind": "event"}', '"kind"'])

@@ -3,6 +3,8 @@
 import base64
 import gc
 import hashlib
+import subprocess
+import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from service.api_keys import entry_text
 from tests.contract.redis_server import RedisServer
 from tests.end_to_end.service_process import (
     ServiceProcess,
+    environment,
     ids,
     post_event,
     recommend,
@@ -145,53 +148,96 @@ def event_log(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(params=["folder", "redis"])
+def logs_to(request: pytest.FixtureRequest, event_log: Path) -> str:
+    """Where the service logs to, as its setting says it."""
+    return "redis" if request.param == "redis" else str(event_log)
+
+
 @pytest.fixture
 def service(
-    shop_bundle: Path, tmp_path: Path, event_log: Path, own_redis_server: RedisServer
+    shop_bundle: Path, tmp_path: Path, logs_to: str, own_redis_server: RedisServer
 ) -> Iterator[ServiceProcess]:
     folder = tmp_path / "service"
     folder.mkdir()
     chosen = {"keys": write_slow_keys(tmp_path), "log_level": "DEBUG", "deadline_ms": 20_000}
     deadlines = {"state_read_deadline_ms": 5_000, "state_write_deadline_ms": 5_000}
-    places = {"state_url": own_redis_server.url, "event_log": event_log}
+    places = {"state_url": own_redis_server.url, "event_log": logs_to}
     with running_service(shop_bundle, folder, **places, **chosen, **deadlines) as service:
         yield service
 
 
+def logged_of_user(client: httpx2.Client) -> bytes:
+    response = client.get("/v1/event-log", params={"user_id": USER})
+    assert response.status_code == 200, response.text
+    return response.content
+
+
+def check_told(client: httpx2.Client, known: str, shown: Sequence[str]) -> None:
+    """All that was remembered of the user is told."""
+    told = client.get(f"/v1/users/{USER}").json()
+    assert [entry["item_id"] for entry in told["history"]] == [ITEM, known]
+    assert sorted(told["seen"]) == sorted([ITEM, known])
+    assert told["event_ids"] == sorted([EVENT, "2"])
+    assert {each["recommendation_id"] for each in told["served_lists"]} == {*shown}
+    assert all(each["items"] for each in told["served_lists"])
+    [counted] = told["counted_requests"]
+    assert counted["key"] == "key-publishable"
+    assert counted["requests"] > 0
+    logged = [USER, EVENT, ITEM, CONTEXT, *shown]
+    wait_until(
+        lambda: traces_in(logged_of_user(client), logged) == logged,
+        "events and impressions are logged",
+    )
+
+
+def check_nothing_told(client: httpx2.Client) -> None:
+    told = client.get(f"/v1/users/{USER}").json()
+    left = {name: value for name, value in told.items() if value}
+    assert left == {"user_id": USER}
+    assert logged_of_user(client) == b""
+
+
+def drain(server: RedisServer, folder: Path) -> None:
+    """Move the log out of Redis, as before a training."""
+    settings = {"state_url": server.url, "event_log": "redis"}
+    subprocess.run(
+        [sys.executable, "-m", "service.drain_log", folder],
+        env=environment(**settings),
+        check=True,
+    )
+
+
 def test_all_is_told_and_nothing_is_left_in_redis_files_logs_or_metrics(
-    service: ServiceProcess, own_redis_server: RedisServer, tmp_path: Path, event_log: Path
+    service: ServiceProcess,
+    own_redis_server: RedisServer,
+    tmp_path: Path,
+    event_log: Path,
+    logs_to: str,
 ) -> None:
     folder = tmp_path / "service"
     with service.client() as client:
         known, shown = leave_traces(client)
         traces = [*REMEMBERED, CONTEXT, *shown]
-        told = client.get(f"/v1/users/{USER}").json()
-        assert [entry["item_id"] for entry in told["history"]] == [ITEM, known]
-        assert sorted(told["seen"]) == sorted([ITEM, known])
-        assert told["event_ids"] == sorted([EVENT, "2"])
+        check_told(client, known, shown)
         # The searches find what is there.
         assert traces_in(everything_in(own_redis_server), [*REMEMBERED, *shown]) == [
             *REMEMBERED,
             *shown,
         ]
-        logged = [USER, EVENT, ITEM, CONTEXT, *shown]
-        wait_until(
-            lambda: traces_in(everything_on_disk(event_log), logged) == logged,
-            "events and impressions are logged",
-        )
 
         client.headers.update(headers_of("write"))
         assert client.delete(f"/v1/users/{USER}").status_code == 204
+        client.headers.update(headers_of("read"))
+        check_nothing_told(client)
 
         # What was logged of the user counts no more, and goes with the next compaction.
+        if logs_to == "redis":
+            drain(own_redis_server, event_log)
         assert DIGEST.encode() in everything_on_disk(event_log)
         wait_until(lambda: compact(event_log).in_use == 0, "the service ends its segment")
         assert traces_in(everything_on_disk(event_log), traces) == []
-
-        client.headers.update(headers_of("read"))
-        told = client.get(f"/v1/users/{USER}").json()
-        empty = {"history": [], "seen": [], "event_ids": [], "events": 0}
-        assert {name: told[name] for name in empty} == empty
+        check_nothing_told(client)
         client.get("/livez", headers={"X-Request-ID": "the-last"})
         wait_until(lambda: b"the-last" in everything_on_disk(folder), "the log is written")
         assert traces_in(everything_in(own_redis_server), traces) == []

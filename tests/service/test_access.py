@@ -290,6 +290,18 @@ async def test_no_publishable_route_forgets_the_user(guarded: Client, path: str)
         check_problem(await guarded.post(path, json=body, headers=headers), 403, "forbidden")
 
 
+async def test_what_was_shown_to_another_user_is_no_page_before(guarded: Client) -> None:
+    anns, bobs = (headers_of("publishable", user) for user in ("ann", "bob"))
+    asked = {"user_id": "ann", "k": 1}
+    shown = (await guarded.post("/v1/recommend", json=asked, headers=anns)).json()
+    after = {"after": shown["recommendation_id"], "k": 1}
+    for body, headers in (({**after, "user_id": "bob"}, bobs), (after, bobs)):
+        answer = (await guarded.post("/v1/recommend", json=body, headers=headers)).json()
+        assert answer["degraded"]["paging"] is True
+    own = await guarded.post("/v1/recommend", json={**after, "user_id": "ann"}, headers=anns)
+    assert own.json()["degraded"] is None
+
+
 async def test_a_publishable_key_serves_its_user(guarded: Client) -> None:
     headers = headers_of("publishable", "u-17")
     stored = await guarded.post("/v1/events", json=SENT["/v1/events"], headers=headers)
@@ -361,6 +373,36 @@ async def test_keys_change_without_a_restart(
         assert await eventually(lambda: _not(opens("old")), "the old key is out of force")
         assert await opens("new")
         assert "cofine_api_keys 1.0" in await client.scrape()
+
+
+async def test_the_secret_of_user_tokens_changes_without_a_restart(
+    start_app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_file, "POLL_SECONDS", 0.01)
+    page = entry_text("page", KEYS["publishable"], ["publishable"]).replace("= 5,", "= 1e6,")
+    secrets = {
+        name: f'[[user_token_secrets]]\nname = "{name}"\nsecret = "{name * 32}"\n'
+        for name in ("a", "b")
+    }
+    path = tmp_path / "keys.toml"
+    path.write_text(page + secrets["a"])
+
+    async with start_app(keys=path) as client:
+
+        async def opens(name: str) -> bool:
+            headers = {
+                "Authorization": f"Bearer {KEYS['publishable']}",
+                "X-User-Token": issue_user_token(name, name * 32, "ann"),
+            }
+            return (await client.post("/v1/recommend", json={}, headers=headers)).status_code == 200
+
+        assert (await opens("a"), await opens("b")) == (True, False)
+        path.write_text(page + secrets["a"] + secrets["b"])
+        await eventually(lambda: opens("b"), "the new secret is in force")
+        assert await opens("a")
+        path.write_text(page + secrets["b"])
+        await eventually(lambda: _not(opens("a")), "the old secret is out of force")
+        assert await opens("b")
 
 
 async def _holds(client: Client, line: str) -> bool:

@@ -177,9 +177,104 @@ def test_an_event_is_sent_as_it_is() -> None:
         assert json.loads(script.asked[0].removeprefix("POST /v1/events ")) == {"events": [event]}
 
 
+def test_what_may_have_been_done_is_not_repeated_where_that_is_not_safe() -> None:
+    for obstacle in (DROPPED, BUSY, Answer(502, "<html>")):
+        with following(obstacle) as script, Client(script.url) as client:
+            with pytest.raises(CofineError):
+                client.roll_back("night")
+            assert script.asked == ["POST /v1/bundles/night:rollback"]
+
+
+def test_what_was_refused_or_never_asked_is_repeated_in_any_case() -> None:
+    with following(Answer(429, "{}", retry_after="0"), Answer(body="{}")) as script:
+        with Client(script.url) as client:
+            client.roll_back("night")
+        assert script.asked == ["POST /v1/bundles/night:rollback"] * 2
+        url = script.url
+    with Client(url, Patience(attempts_max=2)) as client, pytest.raises(UnreachableError) as caught:
+        client.roll_back("night")
+    assert caught.value.nothing_done
+
+
+ROUTES: dict[str, Callable[[Any], Any]] = {
+    "POST /v1/recommend": lambda client: client.recommend(user_id="x"),
+    "POST /v1/recommend:batch": lambda client: client.recommend_batch([{"user_id": "x"}]),
+    "POST /v1/explore": lambda client: client.explore(user_id="x", path=["Nails"]),
+    "GET /v1/taxonomy": lambda client: client.taxonomy(["Makeup", "Nails"]),
+    "POST /v1/events": lambda client: client.send_events([]),
+    "GET /v1/users/{user_id}": lambda client: client.user("x"),
+    "DELETE /v1/users/{user_id}": lambda client: client.erase_user("x"),
+    "GET /v1/event-log": lambda client: client.logged("x"),
+    "GET /v1/items/{item_id}": lambda client: client.item("x"),
+    "GET /v1/info": lambda client: client.info(),
+    "GET /v1/bundles": lambda client: client.bundles(),
+    "POST /v1/bundles/{name}:load": lambda client: client.load_bundle("x"),
+    "POST /v1/bundles/{name}:activate": lambda client: client.activate_bundle("x", role="canary"),
+    "POST /v1/bundles/{name}:rollback": lambda client: client.roll_back("x"),
+}
+"""Route -> the call for it."""
+SENT = {
+    "POST /v1/recommend": '{"user_id":"x"}',
+    "POST /v1/recommend:batch": '{"requests":[{"user_id":"x"}]}',
+    "POST /v1/explore": '{"user_id":"x","path":["Nails"]}',
+    "GET /v1/taxonomy": "?path=Makeup&path=Nails",
+    "POST /v1/events": '{"events":[]}',
+    "GET /v1/event-log": "?user_id=x",
+    "POST /v1/bundles/{name}:activate": '{"role":"canary"}',
+}
+"""Route -> its body or query, where it has one."""
+
+
+def test_every_route_has_a_method() -> None:
+    paths = create_app(load_settings()).openapi()["paths"]
+    documented = {
+        f"{method.upper()} {path}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if operation["security"]  # not the probes
+    }
+    assert set(ROUTES) == documented
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_method_sends_what_its_route_wants(route: str) -> None:
+    address = re.sub(r"\{\w+\}", "x", route)
+    sent = SENT.get(route, "")
+    expected = f"{address}{sent}" if sent.startswith("?") else f"{address} {sent}".strip()
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url) as client:
+            await ROUTES[route](client)
+
+    with following(Answer(), Answer()) as script:
+        with Client(script.url) as client:
+            ROUTES[route](client)
+        asyncio.run(ask(script.url))
+        assert script.asked == [expected] * 2
+
+
 DOCUMENTED = {
     "Range": "RangeBody",
     "RecommendOptions": "RecommendRequest",
+    "ExploreOptions": "ExploreRequest",
+    "FieldError": "FieldError",
+    "Problem": "Problem",
+    "BatchedAnswer": "BatchedAnswer",
+    "RecommendBatchAnswer": "RecommendBatchAnswer",
+    "Place": "PlaceBody",
+    "BestItem": "BestItem",
+    "Choice": "ChoiceBody",
+    "Exploration": "ExploreAnswer",
+    "Taxonomy": "TaxonomyAnswer",
+    "Level": "LevelBody",
+    "Attribute": "AttributeBody",
+    "State": "StateBody",
+    "Info": "InfoAnswer",
+    "BundleReference": "BundleReference",
+    "Rollout": "Rollout",
+    "Bundle": "BundleBody",
+    "Bundles": "BundlesAnswer",
+    "ActivateOptions": "ActivateRequest",
     "Step": "StepBody",
     "Influence": "InfluenceBody",
     "Explanation": "ExplanationBody",
@@ -190,6 +285,8 @@ DOCUMENTED = {
     "EventResult": "EventResult",
     "EventsAnswer": "EventsAnswer",
     "HistoryEntry": "HistoryEntryBody",
+    "ServedList": "ServedListBody",
+    "CountedRequests": "CountedRequestsBody",
     "User": "UserAnswer",
     "Item": "ItemAnswer",
 }

@@ -28,6 +28,8 @@ TYPES = {
     "cofine_attributed_events": "counter",
     "cofine_unattributed_events": "counter",
     "cofine_event_log_records": "counter",
+    "cofine_event_log_pushed_out": "counter",
+    "cofine_event_log_fill_ratio": "gauge",
     "cofine_variant_duration_seconds": "histogram",
     "cofine_variant_answers": "counter",
     "cofine_variant_bundle": "gauge",

@@ -45,6 +45,48 @@ def test_every_route_with_a_body_has_examples() -> None:
     assert {route for route, _ in examples()} == routes
 
 
+def is_bounded(schema: dict[str, Any]) -> bool:
+    """Whether a value of this schema, apart from its parts, has an end."""
+    if schema.get("type") == "array":
+        return "maxItems" in schema
+    if schema.get("type") == "string":
+        return not {"maxLength", "enum", "const", "pattern"}.isdisjoint(schema)
+    return not schema.get("additionalProperties") or "maxProperties" in schema
+
+
+def parts_of(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas inside a schema, but not those that it refers to."""
+    parts = [*schema.get("properties", {}).values()]
+    for name in ("anyOf", "oneOf", "allOf"):
+        parts += schema.get(name, [])
+    for name in ("items", "additionalProperties"):
+        parts += [schema[name]] if isinstance(schema.get(name), dict) else []
+    return parts
+
+
+def requested(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of all bodies and parameters, with all that they hold or refer to."""
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    waiting = [each["schema"] for one in operations for each in one.get("parameters", [])]
+    bodies = [one["requestBody"]["content"] for one in operations if "requestBody" in one]
+    waiting += [body["application/json"]["schema"] for body in bodies]
+    found: list[dict[str, Any]] = []
+    while waiting:
+        schema = waiting.pop()
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        if schema not in found:
+            found.append(schema)
+            waiting += parts_of(schema)
+    return found
+
+
+def test_every_list_text_and_mapping_of_a_request_is_bounded() -> None:
+    schemas = requested(create_app(load_settings()).openapi())
+    assert {"RecommendRequest", "EventBody"} <= {each.get("title") for each in schemas}
+    assert [schema for schema in schemas if not is_bounded(schema)] == []
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(("route", "example"), examples())
 async def test_examples_are_refused_for_nothing_but_what_they_name(

@@ -30,6 +30,33 @@ async def test_answers_come_in_the_order_of_the_requests(client: Client) -> None
     assert len({each["answer"]["recommendation_id"] for each in results}) == 3
 
 
+async def test_every_answer_counts_what_it_shows_and_what_follows_it(client: Client) -> None:
+    batch = {"requests": [{"history": ["polish"], "k": 4}, {"k": 2}]}
+    first, second = (
+        each["answer"]
+        for each in (await client.post("/v1/recommend:batch", json=batch)).json()["results"]
+    )
+    for answer, place in ((first, 0), (second, 1)):
+        click = {
+            "event_id": f"{place}",
+            "user_id": "ann",
+            "item_id": answer["items"][place]["item_id"],
+            "recommendation_id": answer["recommendation_id"],
+        }
+        assert (await client.post("/v1/events", json=click)).json()["accepted"] == 1
+
+    text = await client.scrape()
+    for line in (
+        'cofine_impressions_total{rank="1",source="generated"} 1.0',
+        'cofine_impressions_total{rank="1",source="popular"} 1.0',
+        'cofine_impressions_total{rank="2-3",source="popular"} 3.0',
+        'cofine_impressions_total{rank="4-10",source="popular"} 1.0',
+        'cofine_attributed_events_total{rank="1",source="generated",type="view"} 1.0',
+        'cofine_attributed_events_total{rank="2-3",source="popular",type="view"} 1.0',
+    ):
+        assert line in text
+
+
 async def test_one_refusal_leaves_the_others_be(client: Client) -> None:
     requests = [{"categories": [["Moon"]]}, {"k": 1}, {"filters": {"colour": "red"}}]
 

@@ -61,6 +61,11 @@ def test_a_bundle_has_one_minor_role() -> None:
     assert rollout.with_loaded(TWO).loaded is None
 
 
+def test_a_bundle_that_is_loaded_again_stays_loaded() -> None:
+    once = START.with_loaded(TWO)
+    assert once.with_loaded(TWO) == once.model_copy(update={"version": once.version + 1})
+
+
 @pytest.mark.parametrize("role", ["canary", "shadow"])
 def test_a_minor_role_is_rolled_back_alone(role: str) -> None:
     rollout = START.with_role(TWO, "active", 5)

@@ -64,7 +64,7 @@ def service_settings(manifests: Manifests, container: Manifest) -> Settings:
         SettingsError: it would refuse to start.
     """
     variables = environment(manifests, container)
-    if _EVENT_LOG in variables:  # the service looks whether it may write there
+    if variables.get(_EVENT_LOG, "redis") != "redis":  # the service looks whether it may write
         variables[_EVENT_LOG] = tempfile.gettempdir()
     with patch.dict(os.environ, variables, clear=True):
         return load_settings()
@@ -100,7 +100,7 @@ def _unusable(manifests: Manifests, container: Manifest) -> Iterator[str]:
         yield f"the bundle {bundle} is not in a read-only volume"
     log = environment(manifests, container).get(_EVENT_LOG)
     writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
-    if log is not None and log not in writable:
+    if log not in {None, "redis"} and log not in writable:
         yield f"the event log {log} is not a volume that may be written"
 
 

@@ -1,10 +1,13 @@
 /**
  * A client of a Cofine service for browsers, Node and other places that have `fetch`.
  *
- * Every call here may be repeated safely: recommending and reading change nothing, an event is known
- * by its id, an erasure is an erasure. So a call is tried again after a failed connection, a timeout
- * and the answers 429, 502, 503 and 504, after a random, growing pause or, where the service says
- * one, its Retry-After.
+ * A call that may be repeated safely is tried again after a failed connection, a timeout and the
+ * answers 429, 502, 503 and 504, after a random, growing pause or, where the service says one, its
+ * Retry-After: recommending and reading change nothing, an event is known by its id, an erasure is
+ * an erasure. Only `rollBack` is not such a call: it is tried again after 429 alone, which says that
+ * nothing was done.
+ *
+ * One method per route, typed from the OpenAPI document.
  */
 import type { components } from "./schema.js";
 
@@ -13,12 +16,21 @@ type Schemas = components["schemas"];
 type Given<Body, Required extends keyof Body> = Pick<Body, Required> & Partial<Body>;
 
 export type RecommendRequest = Partial<Schemas["RecommendRequest"]>;
+export type ExploreRequest = Partial<Schemas["ExploreRequest"]>;
+export type ActivateRequest = Partial<Schemas["ActivateRequest"]>;
 export type Recommendation = Schemas["RecommendAnswer"];
 export type RecommendedItem = Schemas["RecommendedItemBody"];
+export type RecommendBatchAnswer = Schemas["RecommendBatchAnswer"];
+export type Exploration = Schemas["ExploreAnswer"];
+export type Taxonomy = Schemas["TaxonomyAnswer"];
 export type Event = Given<Schemas["EventBody"], "event_id" | "user_id" | "item_id">;
 export type EventsAnswer = Schemas["EventsAnswer"];
 export type User = Schemas["UserAnswer"];
+/** An event or an impression as it was logged. */
+export type LogRecord = Readonly<Record<string, unknown>>;
 export type Item = Schemas["ItemAnswer"];
+export type Info = Schemas["InfoAnswer"];
+export type Bundles = Schemas["BundlesAnswer"];
 export type Problem = Schemas["Problem"];
 
 /** A call that did not succeed; one that was aborted throws the signal's reason instead. */
@@ -72,7 +84,17 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-const RETRYABLE_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+/** A request as HTTP has it. */
+interface Call {
+  readonly method: "GET" | "POST" | "PUT" | "DELETE";
+  readonly path: string;
+  readonly body?: unknown;
+  /** Whether doing it twice is the same as doing it once; so it is unless this says no. */
+  readonly isRepeatable?: false;
+}
+
+const TOO_MANY_REQUESTS = 429;
+const RETRYABLE_STATUSES: ReadonlySet<number> = new Set([TOO_MANY_REQUESTS, 502, 503, 504]);
 const FIRST_PAUSE_MS = 100;
 const DEFAULT_PATIENCE: Patience = { timeoutMs: 5_000, deadlineMs: 15_000, attemptsMax: 3 };
 
@@ -93,41 +115,92 @@ export class Client {
 
   /** Items for a user, a history or nobody in particular. */
   recommend(request: RecommendRequest, options?: CallOptions): Promise<Recommendation> {
-    return this.#call("POST", "/v1/recommend", request, options);
+    return this.#call({ method: "POST", path: "/v1/recommend", body: request }, options);
+  }
+
+  /** Several recommendations, each answered for itself. */
+  recommendBatch(
+    requests: readonly RecommendRequest[],
+    options?: CallOptions,
+  ): Promise<RecommendBatchAnswer> {
+    return this.#call({ method: "POST", path: "/v1/recommend:batch", body: { requests } }, options);
+  }
+
+  /** Where below a path a user is likely to go on, and the best items there. */
+  explore(request: ExploreRequest, options?: CallOptions): Promise<Exploration> {
+    return this.#call({ method: "POST", path: "/v1/explore", body: request }, options);
+  }
+
+  /** What lies below a place of the tree, for nobody in particular. */
+  taxonomy(path: readonly string[] = [], options?: CallOptions): Promise<Taxonomy> {
+    const query = new URLSearchParams(path.map((name) => ["path", name]));
+    return this.#call({ method: "GET", path: `/v1/taxonomy?${query}` }, options);
   }
 
   /** Stores what users did; each event is stored once, however often it is sent. */
   sendEvents(events: readonly Event[], options?: CallOptions): Promise<EventsAnswer> {
-    return this.#call("POST", "/v1/events", { events }, options);
+    return this.#call({ method: "POST", path: "/v1/events", body: { events } }, options);
   }
 
-  /** What is stored of a user. */
+  /** What the state holds of a user. */
   user(userId: string, options?: CallOptions): Promise<User> {
-    return this.#call("GET", `/v1/users/${encodeURIComponent(userId)}`, undefined, options);
+    return this.#call({ method: "GET", path: addressOf("users", userId) }, options);
+  }
+
+  /** What the event log holds of a user; a large log takes its time: give such a client more. */
+  logged(userId: string, options?: CallOptions): Promise<readonly LogRecord[]> {
+    const query = new URLSearchParams({ user_id: userId });
+    return this.#call({ method: "GET", path: `/v1/event-log?${query}` }, options);
   }
 
   /** Erases everything stored of a user. */
   eraseUser(userId: string, options?: CallOptions): Promise<void> {
-    return this.#call("DELETE", `/v1/users/${encodeURIComponent(userId)}`, undefined, options);
+    return this.#call({ method: "DELETE", path: addressOf("users", userId) }, options);
   }
 
   /** An item of the catalogue. */
   item(itemId: string, options?: CallOptions): Promise<Item> {
-    return this.#call("GET", `/v1/items/${encodeURIComponent(itemId)}`, undefined, options);
+    return this.#call({ method: "GET", path: addressOf("items", itemId) }, options);
   }
 
-  async #call<Answer>(
-    method: string,
-    path: string,
-    body: unknown,
-    { signal }: CallOptions = {},
-  ): Promise<Answer> {
+  /** What is in service, and its limits. */
+  info(options?: CallOptions): Promise<Info> {
+    return this.#call({ method: "GET", path: "/v1/info" }, options);
+  }
+
+  /** Which bundle has which role, and which ones there are; this and the next are an admin key's. */
+  bundles(options?: CallOptions): Promise<Bundles> {
+    return this.#call({ method: "GET", path: "/v1/bundles" }, options);
+  }
+
+  /** Has a bundle open and verified on every replica; it serves nobody yet. */
+  loadBundle(name: string, options?: CallOptions): Promise<Bundles> {
+    return this.#call({ method: "POST", path: `${addressOf("bundles", name)}:load` }, options);
+  }
+
+  /** Gives a bundle a role: everybody, some users, or compared and not served. */
+  activateBundle(
+    name: string,
+    request: ActivateRequest = {},
+    options?: CallOptions,
+  ): Promise<Bundles> {
+    const path = `${addressOf("bundles", name)}:activate`;
+    return this.#call({ method: "POST", path, body: request }, options);
+  }
+
+  /** Takes a bundle's role away; what was active before serves again. */
+  rollBack(name: string, options?: CallOptions): Promise<Bundles> {
+    const path = `${addressOf("bundles", name)}:rollback`;
+    return this.#call({ method: "POST", path, isRepeatable: false }, options);
+  }
+
+  async #call<Answer>(call: Call, { signal }: CallOptions = {}): Promise<Answer> {
     const giveUpAt = Date.now() + this.#patience.deadlineMs;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.#attempt<Answer>(method, path, body, signal);
+        return await this.#attempt<Answer>(call, signal);
       } catch (error) {
-        if (!(error instanceof CofineError) || !error.isRetryable) throw error;
+        if (!(error instanceof CofineError) || !mayRepeat(call, error)) throw error;
         const pauseMs = pauseAfter(attempt, error.retryAfterMs);
         if (attempt >= this.#patience.attemptsMax || Date.now() + pauseMs > giveUpAt) throw error;
         await pause(pauseMs, signal);
@@ -136,9 +209,7 @@ export class Client {
   }
 
   async #attempt<Answer>(
-    method: string,
-    path: string,
-    body: unknown,
+    { method, path, body }: Call,
     signal: AbortSignal | undefined,
   ): Promise<Answer> {
     signal?.throwIfAborted();
@@ -158,7 +229,7 @@ export class Client {
       });
       const text = await response.text();
       if (!response.ok) throw refusal(response, text);
-      return (text === "" ? undefined : JSON.parse(text)) as Answer;
+      return answerOf(response, text) as Answer;
     } catch (error) {
       if (error instanceof ProblemError) throw error;
       signal?.throwIfAborted();
@@ -169,6 +240,22 @@ export class Client {
       signal?.removeEventListener("abort", abort);
     }
   }
+}
+
+function addressOf(kind: "users" | "items" | "bundles", name: string): string {
+  return `/v1/${kind}/${encodeURIComponent(name)}`;
+}
+
+function mayRepeat(call: Call, error: CofineError): boolean {
+  if (call.isRepeatable !== false) return error.isRetryable;
+  return error instanceof ProblemError && error.status === TOO_MANY_REQUESTS;
+}
+
+function answerOf(response: Response, text: string): unknown {
+  if (!response.headers.get("content-type")?.startsWith("application/x-ndjson")) {
+    return text === "" ? undefined : JSON.parse(text);
+  }
+  return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
 }
 
 function refusal(response: Response, text: string): ProblemError {

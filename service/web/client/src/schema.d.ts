@@ -132,10 +132,9 @@ export interface paths {
         };
         /**
          * Read User
-         * @description Tell what is stored of a user; an unknown user has an empty history.
+         * @description Tell everything that the state holds of a user; an unknown user has an empty history.
          *
-         *     Of what is kept for an hour at most, the items of pages served and the counts of requests,
-         *     nothing is told; an erasure takes it as well.
+         *     What the event log holds is told by /v1/event-log.
          */
         get: operations["read_user_v1_users__user_id__get"];
         put?: never;
@@ -148,6 +147,30 @@ export interface paths {
          *     compaction, which every `cofine prepare` does, removes it from the files.
          */
         delete: operations["erase_user_v1_users__user_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/event-log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Logged
+         * @description Tell what the event log holds of a user: events and impressions, one JSON object per line.
+         *
+         *     Every service's that writes to the same log, but not what an erasure covers, nor what has been
+         *     moved out of the log. The whole log is searched and the answer sent meanwhile: an answer that
+         *     breaks off is not whole. Empty without an event log.
+         */
+        get: operations["logged_v1_event_log_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -488,6 +511,22 @@ export interface components {
             probability: number;
             /** Best */
             best: components["schemas"]["BestItem"][];
+        };
+        /**
+         * CountedRequestsBody
+         * @description Requests that count against a key's limit for this user.
+         */
+        CountedRequestsBody: {
+            /**
+             * Key
+             * @description Name of the publishable key.
+             */
+            key: string;
+            /**
+             * Requests
+             * @description Not yet refilled.
+             */
+            requests: number;
         };
         /**
          * Degraded
@@ -1243,6 +1282,24 @@ export interface components {
             loaded?: components["schemas"]["BundleReference"] | null;
         };
         /**
+         * ServedListBody
+         * @description Items that were served together; kept half an hour, so that a next page repeats none.
+         */
+        ServedListBody: {
+            /** Recommendation Id */
+            recommendation_id: string;
+            /**
+             * Expires
+             * @description Seconds of Unix time.
+             */
+            expires: number;
+            /**
+             * Items
+             * @description Item ids, those of earlier pages included.
+             */
+            items: string[];
+        };
+        /**
          * StateBody
          * @description The store of user state.
          */
@@ -1294,7 +1351,7 @@ export interface components {
         };
         /**
          * UserAnswer
-         * @description What is stored of a user; all empty for an unknown one.
+         * @description What the state holds of a user; all empty for an unknown one.
          */
         UserAnswer: {
             /** User Id */
@@ -1330,6 +1387,16 @@ export interface components {
             events: number;
             /** History Version */
             history_version: number;
+            /**
+             * Served Lists
+             * @description Newest first.
+             */
+            served_lists: components["schemas"]["ServedListBody"][];
+            /**
+             * Counted Requests
+             * @description Where there are any.
+             */
+            counted_requests: components["schemas"]["CountedRequestsBody"][];
         };
     };
     responses: never;
@@ -1969,6 +2036,77 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    logged_v1_event_log_get: {
+        parameters: {
+            query: {
+                user_id: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One JSON object per line. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
             };
             /** @description No key, no user token, or a wrong one. */
             401: {

@@ -1,5 +1,7 @@
 // Run by tests/end_to_end/test_web_client.py: CLIENT names the built module, SERVICE a live service,
-// KEYED_SERVICE one that asks for keys, KEY a publishable key of it and TOKEN one for "visitor".
+// KEYED_SERVICE one that asks for keys and has the bundles "first" (active) and "second", KEY a
+// publishable key of it, TOKEN one for "visitor", ADMIN_KEY and READ_KEY keys of these scopes; ROUTES
+// is a JSON list of what the OpenAPI document has, as "GET /v1/items/{item_id}".
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -73,6 +75,81 @@ test("tries again after a failed connection and while the service is busy", asyn
     assert.deepEqual(await new Client(url).recommend({}), { items: [] });
     assert.deepEqual(seen, Array(3).fill("POST /v1/recommend"));
   });
+});
+
+test("every route has a method that sends what the route wants", async () => {
+  const routes = {
+    "POST /v1/recommend": (client) => client.recommend({}),
+    "POST /v1/recommend:batch": (client) => client.recommendBatch([{}]),
+    "POST /v1/explore": (client) => client.explore({}),
+    "GET /v1/taxonomy": (client) => client.taxonomy(),
+    "POST /v1/events": (client) => client.sendEvents([]),
+    "GET /v1/users/{user_id}": (client) => client.user("x"),
+    "DELETE /v1/users/{user_id}": (client) => client.eraseUser("x"),
+    "GET /v1/event-log": (client) => client.logged("x"),
+    "GET /v1/items/{item_id}": (client) => client.item("x"),
+    "GET /v1/info": (client) => client.info(),
+    "GET /v1/bundles": (client) => client.bundles(),
+    "POST /v1/bundles/{name}:load": (client) => client.loadBundle("x"),
+    "POST /v1/bundles/{name}:activate": (client) => client.activateBundle("x"),
+    "POST /v1/bundles/{name}:rollback": (client) => client.rollBack("x"),
+  };
+  assert.deepEqual(Object.keys(routes).sort(), JSON.parse(process.env.ROUTES).sort());
+  for (const [route, call] of Object.entries(routes)) {
+    await scripted([ok], async (url, seen) => {
+      await call(new Client(url));
+      assert.deepEqual(seen.map((each) => each.replace(/\?.*/, "")), [route.replace(/\{\w+\}/, "x")]);
+    });
+  }
+});
+
+test("narrows from the whole tree to items, and answers a batch", async () => {
+  const { KEYED_SERVICE: url, READ_KEY: key } = process.env;
+  const reader = new Client(url, { key });
+  const broad = await reader.explore({ user_id: "nobody", k: 2 });
+  assert.equal(broad.items_here, (await reader.info()).items);
+  const [chosen] = broad.choices;
+  const narrow = await reader.explore({ path: chosen.path, k: 2 });
+  assert.equal(narrow.items_here, chosen.items);
+  assert.equal((await reader.taxonomy(chosen.path)).items_here, chosen.items);
+  const { results } = await reader.recommendBatch([{ k: 2 }, { path: ["nowhere"] }]);
+  assert.equal(results[0].answer.items.length, 2);
+  assert.equal(results[1].problem.code, "invalid_request");
+});
+
+test("an operator puts a bundle in service and takes it out", async () => {
+  const { KEYED_SERVICE: url, ADMIN_KEY: key } = process.env;
+  const operator = new Client(url, { key });
+  assert.deepEqual((await operator.bundles()).bundles.map((each) => each.name), ["first", "second"]);
+  assert.equal((await operator.loadBundle("second")).rollout.loaded.name, "second");
+  const request = { role: "canary", percent: 20 };
+  assert.equal((await operator.activateBundle("second", request)).rollout.canary_percent, 20);
+  assert.equal((await operator.activateBundle("second")).rollout.active.name, "second");
+  assert.equal((await operator.rollBack("second")).rollout.active.name, "first");
+});
+
+test("what may have been done is not repeated where that is not safe", async () => {
+  for (const obstacle of ["drop", busy]) {
+    await scripted([obstacle], async (url, seen) => {
+      await assert.rejects(new Client(url).rollBack("night"));
+      assert.equal(seen.length, 1);
+    });
+  }
+  const refused = { status: 429, headers: { "Retry-After": "0" } };
+  await scripted([refused, ok], async (url, seen) => {
+    await new Client(url).rollBack("night");
+    assert.equal(seen.length, 2);
+  });
+});
+
+test("what is logged comes line by line", async () => {
+  const lines = '{"kind": "event", "item_id": "a\u2028b"}\n{"kind": "impression"}\n';
+  const headers = { "Content-Type": "application/x-ndjson" };
+  await scripted([{ status: 200, headers, body: lines }], async (url) => {
+    const logged = await new Client(url).logged("x");
+    assert.deepEqual(logged, [{ kind: "event", item_id: "a\u2028b" }, { kind: "impression" }]);
+  });
+  assert.deepEqual(await live.logged("nobody"), []);
 });
 
 test("gives up after as many attempts as it may make", async () => {

@@ -13,12 +13,13 @@ import pytest
 from model import event_log as log_format
 from model.recommender import RecommendedItem
 from service.errors import EventLogUnavailableError, SettingsError
-from service.event_log import WAITING_MAX, EventLog
+from service.event_log import WAITING_MAX
+from service.folder_event_log import FolderEventLog
 from service.impressions import Impressions
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
 from service.settings import load_settings
-from tests.service.conftest import AppClient
+from tests.service.conftest import AppClient, Client
 from tests.service.problem_shape import check_problem
 
 pytestmark = pytest.mark.anyio
@@ -133,9 +134,50 @@ async def test_erasure_reaches_the_log(start_app: AppClient, tmp_path: Path) -> 
         assert log_format.user_digest("ann") not in everything_in(tmp_path)
 
 
+async def test_the_log_of_a_user_is_told_while_others_are_answered(
+    start_app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_format, "_BLOCK_BYTES", 200)  # hundreds of reads
+    async with start_app(event_log=tmp_path) as client:
+        for user in ("ann", *["bob"] * 5, "ann"):
+            events = [
+                {"event_id": f"{number}", "user_id": user, "item_id": "x" * 100}
+                for number in range(100 if user == "bob" else 1)
+            ]
+            sent = await client.post("/v1/events", json={"events": events})
+            assert sent.status_code == 200
+        telling = asyncio.create_task(client.get("/v1/event-log", params={"user_id": "ann"}))
+        for _ in range(3):
+            assert (await client.get("/livez")).status_code == 200
+        assert not telling.done()
+        answer = await telling
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line)["event_id"] for line in answer.text.splitlines()] == ["0"] * 2
+
+
+async def test_a_log_that_cannot_be_read_is_no_empty_one(
+    start_app: AppClient, tmp_path: Path
+) -> None:
+    async with start_app(event_log=tmp_path, state_write_deadline_ms=20_000) as client:
+        (tmp_path / "0.jsonl").mkdir()  # no file
+        refused = await client.get("/v1/event-log", params={"user_id": "ann"})
+        check_problem(refused, 503, "event_log_unavailable")
+        (tmp_path / "0.jsonl").rmdir()
+        told = await client.get("/v1/event-log", params={"user_id": "ann"})
+        assert (told.status_code, told.content) == (200, b"")
+
+
+async def test_without_a_log_nothing_is_told_of_it(client: Client) -> None:
+    told = await client.get("/v1/event-log", params={"user_id": "ann"})
+    assert (told.status_code, told.content) == (200, b"")
+    for wrong in ({}, {"user_id": ""}, {"user_id": "ann", "from": "1"}):
+        refused = await client.get("/v1/event-log", params=wrong)
+        assert refused.status_code == 422, wrong
+
+
 async def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path) -> None:
     metrics = Metrics()
-    log = EventLog(tmp_path, metrics)
+    log = FolderEventLog(tmp_path, metrics)
     log.start()
     await log.append("event", [{"n": 0}], deadline_seconds=PATIENCE_SECONDS)
     with no_file_longer_than(200):
@@ -147,7 +189,7 @@ async def test_a_write_that_fails_halfway_leaves_whole_lines(tmp_path: Path) -> 
     assert sample(metrics, "event", "failed") == 1
 
 
-async def _append_until_refused(log: EventLog) -> int:
+async def _append_until_refused(log: FolderEventLog) -> int:
     """How many appends, with n from 1, went well."""
     for number in range(1, 100):
         try:
@@ -158,14 +200,14 @@ async def _append_until_refused(log: EventLog) -> int:
 
 
 async def test_segments_end_by_size_and_by_age(tmp_path: Path) -> None:
-    small = EventLog(tmp_path, Metrics(), segment_max_bytes=100)
+    small = FolderEventLog(tmp_path, Metrics(), segment_max_bytes=100)
     small.start()
     for number in range(6):
         await small.append("event", [{"n": number}], deadline_seconds=PATIENCE_SECONDS)
     await small.close()
     assert len(log_format.segments(tmp_path)) == 3
     assert sorted(each["n"] for each in records(tmp_path)) == [*range(6)]
-    short = EventLog(tmp_path, Metrics(), segment_seconds=0.05)
+    short = FolderEventLog(tmp_path, Metrics(), segment_seconds=0.05)
     short.start()
     await short.append("event", [{"n": 6}], deadline_seconds=PATIENCE_SECONDS)
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -183,7 +225,7 @@ def _in_use(folder: Path) -> bool:
 
 
 async def test_concurrent_requests_are_all_on_the_disk_when_told_so(tmp_path: Path) -> None:
-    log = EventLog(tmp_path, Metrics())
+    log = FolderEventLog(tmp_path, Metrics())
     log.start()
 
     async def one(number: int) -> bool:
@@ -198,7 +240,7 @@ async def test_concurrent_requests_are_all_on_the_disk_when_told_so(tmp_path: Pa
 
 async def test_impressions_tell_context_and_propensities(tmp_path: Path) -> None:
     metrics = Metrics()
-    log = EventLog(tmp_path, metrics)
+    log = FolderEventLog(tmp_path, metrics)
     log.start()
     impressions = Impressions(RecommendationIds(), metrics, log)
     drawn = RecommendedItem("soap", 1, -0.5, "generated", "Soap", ("Bath",), (0,), (-0.5,))
@@ -214,7 +256,7 @@ async def test_impressions_tell_context_and_propensities(tmp_path: Path) -> None
 
 async def test_a_log_that_hangs_refuses_events_and_drops_impressions(tmp_path: Path) -> None:
     metrics = Metrics()
-    log = EventLog(tmp_path, metrics)  # not started: nothing is ever written
+    log = FolderEventLog(tmp_path, metrics)  # not started: nothing is ever written
     with pytest.raises(EventLogUnavailableError):
         await log.append("event", [{"n": 0}], deadline_seconds=0.01)
     for _ in range(WAITING_MAX):
