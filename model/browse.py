@@ -16,7 +16,7 @@ import numpy as np
 
 from model.errors import UnknownPlaceError
 from model.strings import StringTable
-from model.taxonomy import Taxonomy, TaxonomyNode
+from model.taxonomy import REST, Taxonomy, TaxonomyNode
 from model.trie import Trie
 from model.types import AnyArray, CategoryPath, Leaf
 
@@ -127,7 +127,8 @@ class BrowseTree:
     def _categories(self, place: Place, category: TaxonomyNode) -> list[Place]:
         """The categories right below one, and what lies in it and in none of them."""
         taxonomy = self.taxonomies[0]
-        below = [node for node in taxonomy.below(category) if not node.is_merged]
+        named = (node for node in taxonomy.below(category) if node.path[-1] != REST)
+        below = [node for node in named if not node.is_merged]
         if not below:
             return []
         places = [
@@ -157,8 +158,9 @@ class BrowseTree:
     def _name(self, depth: int, node: int, leaf: Leaf) -> str:
         if depth <= len(self.taxonomies):
             path = self.taxonomies[depth - 1].code_paths[int(self.codes[leaf, depth - 1])]
-            if path:
-                return path[-1]
+            named = [name for name in path if name != REST]
+            if named:
+                return named[-1] if len(named) == len(path) else f"Other {named[-1]}"
         return (self.names[node] or self.titles[leaf] or self.item_ids[leaf])[:NAME_MAX]
 
     def _place(

@@ -21,6 +21,10 @@ from model.types import CategoryPath
 UNCATEGORISED: CategoryPath = ("Uncategorised",)
 """The path of an item that has none."""
 
+REST = ""
+"""The name of the child that stands for the items of a category that are in none below it, where
+all paths are to have the same length. No category is named so."""
+
 
 @dataclass(frozen=True)
 class TaxonomyNode:
@@ -184,11 +188,17 @@ def spread_paths(
 ) -> list[list[CategoryPath]]:
     """Return, for each of `levels` levels, every item's path at that level.
 
-    Level i holds the first i names below `root`; the last holds the full path. Shorter paths stay
-    as they are.
+    Level i holds the first i names below `root`: deeper paths are cut, shallower ones filled with
+    `REST`. A single level holds the full paths, and an empty path stays empty.
     """
-    prefixes = [[path[: len(root) + level] for path in paths] for level in range(1, levels)]
-    return [*prefixes, list(paths)]
+    if levels == 1:
+        return [list(paths)]
+    depths = range(len(root) + 1, len(root) + levels + 1)
+    return [[_of_depth(path, depth) for path in paths] for depth in depths]
+
+
+def _of_depth(path: CategoryPath, depth: int) -> CategoryPath:
+    return (*path[:depth], *(REST,) * (depth - len(path))) if path else path
 
 
 def path_codes(paths: Sequence[CategoryPath], taxonomy: Taxonomy) -> npt.NDArray[np.int32]:

@@ -1,9 +1,10 @@
-"""Diffusion Beam Search as tensor operations: run by validation, exported to ONNX.
+"""Diffusion Beam Search as tensor operations, exported to ONNX.
 
 `model/diffusion_search.py` says the same in NumPy and is the one to read first. Here a partly
 unmasked ID is a *witness*, the first legal item that has its codes, and which positions are
 unmasked: two beams are the same ID exactly if both are equal. The ordered levels walk down the
 trie; after them the items of a beam's category are a range of leaves, looked through in every step.
+`diffusion_batches.py` searches for many histories at once.
 Shapes: W beams, R items of the largest category, C children, L levels, K codes, N items, D width.
 """
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.diffusion_search import Unmasking, first_of_bucket
 from model.training.diffusion_network import CodeTensors, Denoiser, DiffusionNetwork, code_logits
 from model.training.network import TreeTensors, child_log_probs
 
@@ -93,7 +93,7 @@ class DiffusionDecoderGraph(nn.Module):
         `openings` [L, L] says which positions may be unmasked at each step.
         """
         tree = TreeTensors(child_start, vectors, biases)
-        items = CodedItems(codes, first_of_bucket, CodeTensors(code_vectors, code_biases))
+        items = CodedItems(codes, first_of_bucket, self.denoiser.table(code_vectors, code_biases))
         sizes = Sizes(beams, pool, apart, slots)
         legal = alive[len(alive) - len(codes) :] > 0
         found = self._unmask_in_order(h, tree, items, alive, sizes)
@@ -101,13 +101,11 @@ class DiffusionDecoderGraph(nn.Module):
             found = self._unmask_any(h, items, legal, found, (openings[step], sizes))
         return self._choose_items(h, tree, items, legal, (found, sizes))
 
-    def _queries(self, h: Tensor, beams: Beams, items: CodedItems) -> Tensor:
-        """[W, L + 1, D]."""
-        known = beams.codes(items)
-        out: Tensor = self.denoiser(
-            h.unsqueeze(0).expand(len(known), -1), known, items.table.vectors
-        )
-        return out
+    def _queries(self, h: Tensor, beams: Beams, items: CodedItems, first: int, end: int) -> Tensor:
+        """Of the positions from `first` until `end` [W, end - first, D]."""
+        own = h.unsqueeze(0)
+        hidden = self.denoiser.hidden(own, beams.codes(items), items.table)
+        return self.denoiser.queries(own, hidden, first, end)
 
     def _unmask_in_order(
         self, h: Tensor, tree: TreeTensors, items: CodedItems, alive: Tensor, sizes: Sizes
@@ -124,7 +122,7 @@ class DiffusionDecoderGraph(nn.Module):
             for _ in range(depth + 1, self.levels + 1):
                 leaves = tree.child_start[leaves].long()
             code = items.codes[leaves - first_item, depth]
-            query = self._queries(h, beams, items)[:, depth]
+            query = self._queries(h, beams, items, depth, depth + 1)[:, 0]
             table = items.table
             products = (table.vectors[depth][code] @ query.unsqueeze(-1)).squeeze(-1)
             logits = (products + table.biases[depth][code]).masked_fill(~taken, -1e9)
@@ -151,33 +149,35 @@ class DiffusionDecoderGraph(nn.Module):
     ) -> Beams:
         """One more code of each beam, whichever is surest of those that may be unmasked now."""
         opened, sizes = way
-        levels, largest = items.table.biases.shape
-        count = len(items.codes)
+        ordered, largest = self.ordered_levels, items.table.biases.shape[1]
+        free, count = self.levels - ordered, len(items.codes)
+        unmasked = beams.unmasked[:, ordered:]
         # 1. The items of the category that have the unmasked codes, and what codes occur there.
         leaves = beams.first.unsqueeze(1) + sizes.slots[-2]
         inside = leaves < beams.end.unsqueeze(1)
         leaves = leaves.clamp(max=count - 1)
-        codes = items.codes[leaves]
-        agree = (codes == beams.codes(items).unsqueeze(1)) | ~beams.unmasked.unsqueeze(1)
+        codes = items.codes[leaves][:, :, ordered:]
+        agree = (codes == beams.codes(items)[:, ordered:].unsqueeze(1)) | ~unmasked.unsqueeze(1)
         agree = inside & agree.all(dim=2)
-        place = codes + largest * torch.arange(levels, device=h.device)
+        place = codes + largest * torch.arange(free, device=h.device)
         lawful = torch.where(agree & legal[leaves], leaves, count)
         seen = torch.where(agree, 0, 1)
-        nobody = leaves.new_full((len(leaves), levels * largest), count)
-        witness = nobody.scatter_reduce(1, place.flatten(1), _each(lawful, levels), "amin")
+        nobody = leaves.new_full((len(leaves), free * largest), count)
+        witness = nobody.scatter_reduce(1, place.flatten(1), _each(lawful, free), "amin")
         absent = torch.ones_like(nobody)
-        absent = absent.scatter_reduce(1, place.flatten(1), _each(seen, levels), "amin")
+        absent = absent.scatter_reduce(1, place.flatten(1), _each(seen, free), "amin")
         # 2. Their log-probabilities; forbid what is not legal or not to be unmasked now.
-        logits = code_logits(self._queries(h, beams, items), items.table)
-        logits = logits.masked_fill(absent.view(-1, levels, largest) > 0, -1e9)
+        queries = self._queries(h, beams, items, ordered, self.levels)
+        logits = code_logits(queries, items.table, ordered)
+        logits = logits.masked_fill(absent.view(-1, free, largest) > 0, -1e9)
         scores = beams.totals.view(-1, 1, 1) + logits.log_softmax(dim=2)
-        free = (~beams.unmasked & opened).unsqueeze(2)
-        possible = free & (witness < count).view(-1, levels, largest)
+        possible = (~unmasked & opened[ordered:]).unsqueeze(2)
+        possible = possible & (witness < count).view(-1, free, largest)
         totals, index = _best(scores.masked_fill(~possible, NEVER).flatten(), sizes.pool)
         # 3. The candidates, each partly unmasked ID once.
-        source = torch.div(index, levels * largest, rounding_mode="floor")
-        level = torch.div(index % (levels * largest), largest, rounding_mode="floor")
-        at = level.unsqueeze(1) == torch.arange(levels, device=h.device)
+        source = torch.div(index, free * largest, rounding_mode="floor")
+        level = torch.div(index % (free * largest), largest, rounding_mode="floor")
+        at = (ordered + level).unsqueeze(1) == torch.arange(self.levels, device=h.device)
         grown = Beams(
             beams.first[source],
             beams.end[source],
@@ -218,35 +218,13 @@ class DiffusionDecoderGraph(nn.Module):
         inside = leaves < count
         leaves = leaves.clamp(max=count - 1)
         taken = inside & (items.first_of_bucket[leaves] == first.unsqueeze(1))
-        query = self._queries(h, beams, items)[:, -1]
+        query = self._queries(h, beams, items, self.levels, self.levels + 1)[:, 0]
         nodes = leaves + (len(tree.biases) - count)
         log_probs = child_log_probs(query, nodes, taken, tree)
         scores = beams.totals.unsqueeze(1) + log_probs
         scores = scores.masked_fill(~(taken & legal[leaves]), NEVER)
         totals, index = _best(scores.flatten(), sizes.beams)
         return leaves.flatten()[index], totals
-
-
-def search_each(
-    network: DiffusionNetwork, h: Tensor, tree: TreeTensors, alive: Tensor, width: int
-) -> tuple[Tensor, Tensor]:
-    """Search for every history of h [B, D], by confidence: leaves and log-probabilities [B, W]."""
-    ordered, levels, device = network.ordered_levels, network.codes.shape[1], h.device
-    table = network.code_table(tree.vectors[len(tree.vectors) - len(network.codes) :])
-    first = torch.from_numpy(first_of_bucket(network.codes.cpu().numpy())).to(device)
-    openings = torch.from_numpy(Unmasking(ordered).openings(levels)).to(device)
-    start, after = network.depth_start[ordered : ordered + 2]
-    largest = int((network.leaf_end - network.leaf_start)[start:after].max())
-    slots = (*network.branching[:ordered], largest, network.branching[-1])
-    beams, pool, *rest = (
-        torch.arange(size, device=device) for size in (width, width * levels, *slots)
-    )
-    sizes = (beams, pool, h.new_zeros(1), *rest)
-    search = DiffusionDecoderGraph(network)
-    known = (tree.child_start, tree.vectors, tree.biases, alive, network.codes, first)
-    found = [search(each, *known, table.vectors, table.biases, openings, *sizes) for each in h]
-    leaves, totals = zip(*found, strict=True)
-    return torch.stack(leaves), torch.stack(totals)
 
 
 class DiffusionStepGraph(nn.Module):
@@ -270,8 +248,9 @@ class DiffusionStepGraph(nn.Module):
 
         `partly` [W, L] holds codes, -1 where masked.
         """
-        queries = self.denoiser(h.unsqueeze(0).expand(len(partly), -1), partly, code_vectors)
-        of_codes = code_logits(queries, CodeTensors(code_vectors, code_biases))
+        table = self.denoiser.table(code_vectors, code_biases)
+        queries = self.denoiser(h.unsqueeze(0), partly, table)
+        of_codes = code_logits(queries, table)
         of_items = (vectors[bucket_nodes] @ queries[:, -1].unsqueeze(-1)).squeeze(-1) + biases[
             bucket_nodes
         ]

@@ -53,6 +53,18 @@ class Masking:
         return rank >= levels - masked_codes, masked_codes[:, 0] / levels
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What of a history's next item is learned, and how."""
+
+    masking: Masking
+    distillation: float
+    """Share of the denoiser's loss that is to the item head's opinion; the rest is to the target's
+    codes."""
+    label_smoothing: float = 0.0
+    """What of the item head's targets is spread over all items."""
+
+
 @torch.no_grad()
 def head_opinion(
     h: Tensor, items: Tensor, codes: Tensor, scored: ScoredItems, partly: Tensor, largest: int
@@ -107,7 +119,7 @@ def denoiser_loss(
     """
     masked, ratio, said = opinion
     codes = network.codes[targets]
-    queries = network.denoiser(h, codes.masked_fill(masked, -1), table.vectors)
+    queries = network.denoiser(h, codes.masked_fill(masked, -1), table)
     logits = code_logits(queries, table).masked_fill(said == 0, ABSENT)
     log_probs = logits.log_softmax(dim=2)
     taught = said / said.sum(dim=2, keepdim=True)
@@ -121,15 +133,14 @@ def diffusion_losses(
     network: DiffusionNetwork,
     positions: Positions,
     items: Tensor,
-    masking: Masking,
-    share: float,
+    objective: Objective,
 ) -> tuple[Tensor, Tensor]:
     """The item head's and the denoiser's mean loss; arguments as above."""
     h, targets = positions.h, positions.targets
-    table = network.code_table(items)
+    table, share = network.code_table(items), objective.distillation
     choice = path_choices(network, targets, network.tree(items))[-1]
-    head, taught = item_head_loss(network, positions, items, [choice])
-    masked, ratio = masking.draw(len(h), network.codes.shape[1], h.device)
+    head, taught = item_head_loss(network, positions, items, [choice], objective.label_smoothing)
+    masked, ratio = objective.masking.draw(len(h), network.codes.shape[1], h.device)
     codes = network.codes[targets]
     scored = ScoredItems.draw(len(items), targets)
     vectors, own = items[scored.leaves], network.codes[scored.leaves]
@@ -138,7 +149,8 @@ def diffusion_losses(
     loss = denoiser_loss(network, h, table, targets, (masked, ratio, said), share)
     # The choice inside the bucket, where there is one.
     at = choice.position
-    query = network.denoiser(h[at], codes[at], table.vectors)[:, -1]
+    hidden = network.denoiser.hidden(h[at], codes[at], table)
+    query = network.denoiser.queries(h[at], hidden, first=codes.shape[1])[:, 0]
     log_probs = choice_log_probs(query, choice, network.tree(items))
     chosen = (1 - share) * log_probs.gather(1, choice.place.unsqueeze(1)).sum()
     chosen = chosen + share * (taught[0] * log_probs.clamp(min=-60)).sum()

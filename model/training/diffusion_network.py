@@ -29,16 +29,19 @@ HIDDEN = 4
 
 @dataclass(frozen=True)
 class CodeTensors:
-    """A vector and a bias per code; codes that a level does not have are never asked for."""
+    """What is known of every code; codes that a level does not have are never asked for."""
 
     vectors: Tensor
     """[L, K, D]"""
     biases: Tensor
     """[L, K]"""
+    inputs: Tensor
+    """What each code, and after all codes the mask, adds to the denoiser's hidden layer
+    [L, K + 1, H]."""
 
 
 class Denoiser(nn.Module):
-    """What each masked position, and the choice of an item, ask for."""
+    """What each masked position, and the choice of an item, ask for; H is the hidden width."""
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
@@ -48,28 +51,67 @@ class Denoiser(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.outer = nn.Linear(HIDDEN * width, (levels + 1) * width)
 
-    def forward(self, h: Tensor, codes: Tensor, vectors: Tensor) -> Tensor:
-        """Queries [W, L + 1, D] of each position and of the item, given h [W, D].
+    def forward(self, h: Tensor, codes: Tensor, table: CodeTensors) -> Tensor:
+        """Queries [..., L + 1, D] of each position and, last, of the item.
 
         Args:
-            h: encoded histories.
-            codes: [W, L], negative where masked.
-            vectors: of the codes [L, K, D].
+            h: encoded histories [..., D]; lengths of 1 stand for many.
+            codes: [..., L], negative where masked.
+            table: what is known of the codes.
+        """
+        return self.queries(h, self.hidden(h, codes, table))
+
+    def table(self, vectors: Tensor, biases: Tensor) -> CodeTensors:
+        """What is to be known of codes with these `vectors` [L, K, D] and `biases` [L, K].
+
+        Positions hold the same few codes over and over: putting each code through its part of the
+        hidden layer once is several times cheaper than putting every position through all of it.
         """
         levels, width = self.masks.shape
-        known = vectors[torch.arange(levels, device=codes.device), codes.clamp(min=0)]
-        tokens = torch.where((codes >= 0).unsqueeze(-1), known, self.masks)
-        hidden = functional.gelu(self.inner(torch.cat([h, tokens.flatten(1)], dim=1)))
-        asked = self.outer(self.dropout(hidden)).view(-1, levels + 1, width)
-        queries: Tensor = h.unsqueeze(1) + asked
-        return queries
+        tokens = torch.cat([vectors, self.masks.unsqueeze(1)], dim=1)
+        weight = self.inner.weight[:, width:].view(-1, levels, width)
+        return CodeTensors(vectors, biases, torch.matmul(tokens, weight.permute(1, 2, 0)))
+
+    def hidden(self, h: Tensor, codes: Tensor, table: CodeTensors) -> Tensor:
+        """The hidden layer [..., H]; arguments as of `forward`."""
+        width, mask = self.masks.shape[1], table.inputs.shape[1] - 1
+        heard = functional.linear(h, self.inner.weight[:, :width], self.inner.bias)
+        for level, inputs in enumerate(table.inputs.unbind()):
+            code = torch.where(codes[..., level] < 0, mask, codes[..., level])
+            heard = heard + functional.embedding(code, inputs)
+        return functional.gelu(heard)
+
+    def queries(self, h: Tensor, hidden: Tensor, first: int = 0, end: int | None = None) -> Tensor:
+        """Queries of the positions from `first` until `end`, the item's being the last of all.
+
+        Args:
+            h: as of `forward`.
+            hidden: [..., H].
+            first: the first position.
+            end: the one after the last; all when not given.
+
+        Returns:
+            [..., end - first, D]
+        """
+        width = self.masks.shape[1]
+        rows = slice(first * width, None if end is None else end * width)
+        asked = functional.linear(
+            self.dropout(hidden), self.outer.weight[rows], self.outer.bias[rows]
+        )
+        return h.unsqueeze(-2) + asked.reshape(*asked.shape[:-1], -1, width)
 
 
-def code_logits(queries: Tensor, table: CodeTensors) -> Tensor:
-    """Logits [W, L, K] of all codes under the queries [W, L + 1, D]."""
-    levels = table.biases.shape[0]
-    products = torch.matmul(queries[:, :levels].transpose(0, 1), table.vectors.transpose(1, 2))
-    return products.transpose(0, 1) + table.biases
+def code_logits(queries: Tensor, table: CodeTensors, first: int = 0) -> Tensor:
+    """Logits [W, L - first, K] of the codes of the levels from `first` on.
+
+    Args:
+        queries: of these levels, and maybe of the item [W, >= L - first, D].
+        table: what is known of the codes.
+        first: the first level.
+    """
+    vectors, biases = table.vectors[first:], table.biases[first:]
+    asked = queries[:, : biases.shape[0]].transpose(0, 1)
+    return torch.matmul(asked, vectors.transpose(1, 2)).transpose(0, 1) + biases
 
 
 class DiffusionNetwork(Network):
@@ -100,4 +142,4 @@ class DiffusionNetwork(Network):
             sums = torch.zeros_like(offsets).index_add(0, self.codes[:, level], items)
             counts = torch.bincount(self.codes[:, level], minlength=len(offsets))
             means.append(sums / counts.clamp(min=1).unsqueeze(1))
-        return CodeTensors(torch.stack(means) + self.code_offsets, self.code_biases)
+        return self.denoiser.table(torch.stack(means) + self.code_offsets, self.code_biases)

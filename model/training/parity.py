@@ -17,7 +17,7 @@ from model.decoder import Graphs, GraphStepDecoder, SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
 from model.diffusion_search import MASKED, CodeTable
 from model.errors import ExportError
-from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code_logits
+from model.training.diffusion_network import DiffusionNetwork, code_logits
 from model.training.network import Network, TreeTensors
 from model.training.search_graph import beam_search as tensor_beam_search
 from model.trie import Trie
@@ -88,9 +88,9 @@ def _check_steps(
     codes = graphs.table.codes[generator.integers(tree.trie.item_count, size=20)]
     partly = np.where(generator.random(codes.shape) < 0.5, MASKED, codes)
     h = generator.normal(size=(tree.vectors.shape[1],)).astype(np.float32)
-    table = CodeTensors(torch.tensor(graphs.table.vectors), torch.tensor(graphs.table.biases))
-    several = torch.tensor(h).expand(len(partly), -1)
-    queries = network.denoiser(several, torch.tensor(partly), table.vectors)
+    known = torch.tensor(graphs.table.vectors), torch.tensor(graphs.table.biases)
+    table = network.denoiser.table(*known)
+    queries = network.denoiser(torch.tensor(h).unsqueeze(0), torch.tensor(partly), table)
     decoder = GraphMaskedDecoder(graphs, tree)
     leaves = np.zeros((len(partly), 1), np.int64)
     item = queries[:, -1].numpy() @ tree.item_vectors[0] + tree.biases[tree.trie.item_start]

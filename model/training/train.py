@@ -29,7 +29,7 @@ from torch import Tensor
 
 from model.errors import StageError, TrainingError
 from model.manifest import BEAM_WIDTH_MAX, LevelFacts
-from model.training.diffusion_losses import Masking, diffusion_losses
+from model.training.diffusion_losses import Masking, Objective, diffusion_losses
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.evaluation.report import plot_training
 from model.training.evidence import batch_evidence
@@ -254,7 +254,8 @@ def losses(
     if config.decoder == "diffusion":
         denoising = cast("DiffusionNetwork", network)  # Fabric's wrapper hides its class
         masking = Masking(denoising.ordered_levels, config.least_mask_ratio)
-        return diffusion_losses(denoising, positions, items, masking, config.distillation)
+        objective = Objective(masking, config.distillation, config.label_smoothing)
+        return diffusion_losses(denoising, positions, items, objective)
     tree = network.tree(items)
     choices = path_choices(network, targets, tree)
     head, taught = item_head_loss(network, positions, items, choices, config.label_smoothing)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.training.diffusion_graph import search_each
+from model.training.diffusion_batches import BatchSearch
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.evaluation.metrics import ndcg_at
 from model.training.evidence import BatchEvidence, history_evidence
@@ -123,9 +123,9 @@ def _search(
     network: Network, h: Tensor, tree: TreeTensors, evidence: BatchEvidence, width: int
 ) -> tuple[Tensor, Tensor]:
     """Leaves and log-probabilities [B, W] that the network's own search reaches."""
-    alive = torch.ones_like(network.biases)
     if isinstance(network, DiffusionNetwork):
-        return search_each(network, h, tree, alive, width)
+        return BatchSearch(network, tree, width).search(h)
+    alive = torch.ones_like(network.biases)
     sizes = (width, *network.branching)
     lengths = tuple(torch.arange(size, device=h.device) for size in sizes)
     found = beam_search(network.generator, h, tree, alive, lengths, evidence)

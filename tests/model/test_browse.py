@@ -1,6 +1,7 @@
 """The browsed tree: every choice is part of its place, every place is found by its path."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def browse_tree(paths: Sequence[tuple[str, ...]], *, codes: int, titles: list[st
     names = StringTable.build([f"n{node}" for node in range(trie.item_start)])
     in_order = StringTable.build([titles[place] for place in order])
     return BrowseTree(trie, given[order], (taxonomy,), names, in_order, in_order)
+
+
+def test_what_fills_a_shallow_path_is_the_rest_of_its_category() -> None:
+    paths = [("a", "x"), ("a", "x"), ("a", ""), ("b", "")]
+    first = build_taxonomy([path[:1] for path in paths], 9)
+    second = build_taxonomy(paths, 9)
+    given = np.array(
+        [[first.code(path[:1]), second.code(path), n] for n, path in enumerate(paths)], np.int32
+    )
+    trie, order = Trie.build(given)
+    names = StringTable.build([""] * trie.item_start)
+    titles = StringTable.build([f"t{place}" for place in order])
+    tree = BrowseTree(trie, given[order], (first, second), names, titles, titles)
+
+    assert [place.name for place in tree.choices(tree.root)] == ["a", "b"]
+    assert [place.name for place in tree.choices(tree.find(["a"]))] == ["t2", "x"]
+    filled = replace(tree, taxonomies=(second,), codes=given[order][:, 1:])
+    assert filled._name(1, 1, 0) == "Other a"
 
 
 def test_choices_share_out_the_items_of_their_place(tree: BrowseTree) -> None:

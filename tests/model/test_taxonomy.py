@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.taxonomy import (
+    REST,
     UNCATEGORISED,
     Taxonomy,
     build_taxonomy,
@@ -125,9 +126,11 @@ def test_paths_spread_over_levels_below_the_common_root() -> None:
     assert root == ("Beauty",)
     assert spread_paths(paths, root, 3) == [
         [("Beauty", "Makeup"), ("Beauty", "Hair"), ()],
-        [("Beauty", "Makeup", "Nails"), ("Beauty", "Hair"), ()],
-        paths,
+        [("Beauty", "Makeup", "Nails"), ("Beauty", "Hair", REST), ()],
+        [("Beauty", "Makeup", "Nails", "Polish"), ("Beauty", "Hair", REST, REST), ()],
     ]
+    assert spread_paths(paths, root, 2)[1][0] == ("Beauty", "Makeup", "Nails")
+    assert spread_paths(paths, root, 1) == [paths]
     assert common_root([(), ()]) == ()
     assert common_root([("A", "B")]) == ("A", "B")
 

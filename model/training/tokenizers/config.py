@@ -25,7 +25,11 @@ class TokenizeConfig(BaseModel):
         default=MAX_CODES, ge=2, le=MAX_CODES, description="Most codes of one level."
     )
     category_levels: int = Field(
-        default=1, ge=1, le=3, description="Levels over which a category path is spread."
+        default=1,
+        ge=1,
+        le=3,
+        description="Levels over which a category path is spread: a single one holds whole paths, "
+        "of two or three each holds one more name, and deeper paths are cut.",
     )
     category_clusters: int = Field(
         default=32,

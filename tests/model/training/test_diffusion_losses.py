@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.training.diffusion_losses import Masking, denoiser_loss, diffusion_losses, head_opinion
+from model.training.diffusion_losses import (
+    Masking,
+    Objective,
+    denoiser_loss,
+    diffusion_losses,
+    head_opinion,
+)
 from model.training.diffusion_network import DiffusionNetwork, code_logits
 from model.training.losses import Positions, ScoredItems
 from tests.model.training.small_network import no_evidence, small_diffusion_network
@@ -60,7 +66,7 @@ def plain_loss(network: DiffusionNetwork, h: Tensor, leaf: int, masked: Tensor) 
     table = network.code_table(network.item_vectors())
     own = network.codes[leaf]
     partly = own.masked_fill(masked, -1)
-    logits = code_logits(network.denoiser(h[None], partly[None], table.vectors), table)[0]
+    logits = code_logits(network.denoiser(h[None], partly[None], table), table)[0]
     agree = network.codes[((partly == network.codes) | (partly < 0)).all(1)]
     total = 0.0
     for level in masked.nonzero()[:, 0].tolist():
@@ -93,10 +99,11 @@ def test_a_denoiser_learns_the_only_item_that_ever_comes() -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     h, targets = torch.randn(16, 8), torch.full((16,), 7)
     positions = Positions(h, targets, no_evidence(network))
+    objective = Objective(Masking(1), distillation=0.3)
     torch.manual_seed(0)
     seen = []
     for _ in range(100):
-        head, loss = diffusion_losses(network, positions, network.item_vectors(), Masking(1), 0.3)
+        head, loss = diffusion_losses(network, positions, network.item_vectors(), objective)
         optimizer.zero_grad()
         (head + loss).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -165,6 +165,22 @@ def test_a_path_spreads_over_several_levels(tmp_path: Path) -> None:
         [0, 1, 2, 3, 4],
         [0, 1, 2, 3, 4],
     ]
+    assert found.json("taxonomy")["levels"][2]["code_paths"] == [
+        ["B", "x", "", ""],
+        ["B", "x", "1", ""],
+        ["B", "x", "2", ""],
+        ["B", "y", "1", ""],
+        ["B", "y", "2", "deep"],
+    ]
+
+
+def test_paths_deeper_than_the_levels_are_cut(tmp_path: Path) -> None:
+    tree = [("B", "x", "1", "p"), ("B", "x", "1", "q"), ("B", "x"), ("B", "y", "1"), ("B",)]
+    items = [Item(f"i{n}", title=f"word{n}", path=path) for n, path in enumerate(tree)]
+
+    found = Tokenized(Shop(items), tmp_path, replace_config(category_levels=2))
+
+    assert found.array("codes")[:, :2].T.tolist() == [[1, 1, 1, 2, 0], [2, 2, 1, 3, 0]]
 
 
 def test_levels_without_information_are_dropped(tmp_path: Path) -> None:
