@@ -37,8 +37,9 @@ from model.explain import (
     popular_ways,
 )
 from model.explore import Choice, Explorer
-from model.history import known_leaves, truncate
+from model.history import truncate
 from model.legal_items import LegalItems
+from model.recent_items import RecentItems
 from model.reranking import calibrated_order, drawn_order
 from model.timed_search import TimedSearch
 from model.types import AnyArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
@@ -199,6 +200,7 @@ class Recommender:
         self._trie = bundle.tree.trie
         self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
         self._everything = self._legal_items.everything
+        self._items = RecentItems(bundle.catalog)
         self._explorer = Explorer(bundle)
         self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, bundle.tree, bundle.popularity)
@@ -217,10 +219,10 @@ class Recommender:
         if (query.explain or query.choices is not None) and not self.bundle.graphs.can_step:
             raise NoLevelsError
         clock = StageClock()
-        leaves = known_leaves(query.history, self.bundle.catalog)
+        leaves = self._items.leaves(query.history)
         unknown = len(query.history) - len(leaves)
         h = found = None
-        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        seen = np.concatenate([leaves, self._items.leaves(query.seen)])
         with self._legal(query, seen) as availability:
             if len(leaves):
                 h = self.encode(leaves)
@@ -246,8 +248,8 @@ class Recommender:
             UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()
-        leaves = known_leaves(query.history, self.bundle.catalog)
-        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        leaves = self._items.leaves(query.history)
+        seen = np.concatenate([leaves, self._items.leaves(query.seen)])
         with self._legal(query, seen) as availability:
             items = self._resolve(query, None, leaves, availability)
         clock.lap("resolve")
@@ -329,8 +331,7 @@ class Recommender:
     @contextmanager
     def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
         """The counts under the query's filters, restored afterwards."""
-        catalog = self.bundle.catalog
-        excluded = [known_leaves(query.exclude, catalog)]
+        excluded = [self._items.leaves(query.exclude)]
         if query.exclude_seen:
             excluded.append(seen)
         leaves = None
@@ -359,7 +360,7 @@ class Recommender:
     ) -> tuple[RecommendedItem, ...]:
         """The items with the reasons for each; `history` is what the encoder has read."""
         browse, catalog = self.bundle.browse, self.bundle.catalog
-        leaves = known_leaves([item.item_id for item in items], catalog)
+        leaves = self._items.leaves([item.item_id for item in items])
         if h is None or not len(leaves):
             ways = popular_ways(browse, self._explorer, leaves.tolist())
             return tuple(
