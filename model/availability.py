@@ -30,14 +30,14 @@ class Availability:
     @contextmanager
     def without(self, leaves: IntArray) -> Iterator[None]:
         """Take `leaves` (any order, repeats allowed) out while the block runs."""
-        excluded: IntArray = np.unique(np.asarray(leaves, dtype=np.int64))
-        excluded = excluded[self.legal(excluded)]
-        nodes = self._trie.paths(excluded).ravel()
-        np.subtract.at(self.counts, nodes, 1)
+        excluded = np.sort(np.asarray(leaves, dtype=np.int64))
+        excluded = excluded[np.diff(excluded, prepend=-1) > 0]
+        nodes, items = self._trie.above(excluded[self.legal(excluded)])
+        self.counts[nodes] -= items
         try:
             yield
         finally:
-            np.add.at(self.counts, nodes, 1)
+            self.counts[nodes] += items
 
 
 def legal_below(trie: Trie, legal: BoolArray) -> AnyArray:

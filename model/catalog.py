@@ -5,7 +5,7 @@ Shapes: N items, L levels, G distinct category path prefixes.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,16 +62,17 @@ class Catalog:
 
     def leaf(self, item_id: ItemId) -> Leaf | None:
         """The leaf of an item, None when the catalogue does not hold it."""
-        return next(self.leaves([item_id]), None)
+        found = self.leaves([item_id]).tolist()
+        return found[0] if found else None
 
-    def leaves(self, item_ids: Sequence[ItemId]) -> Iterator[Leaf]:
-        """The leaves of those `item_ids` that the catalogue holds, order kept."""
-        each = zip(item_ids, self.item_index.candidates_of_each(item_ids), strict=True)
-        for item_id, candidates in each:
-            for leaf in candidates.tolist():
-                if self.item_ids[leaf] == item_id:
-                    yield leaf
-                    break
+    def leaves(self, item_ids: Sequence[ItemId]) -> IntArray:
+        """The leaves of those `item_ids` that the catalogue holds, order kept; int64."""
+        found = self.find(item_ids)
+        return found[found >= 0]
+
+    def find(self, item_ids: Sequence[ItemId]) -> IntArray:
+        """The leaf of each of `item_ids` [n], -1 where the catalogue does not hold it; int64."""
+        return self.item_index.find(item_ids, self.item_ids)
 
     def known_leaf(self, item_id: ItemId) -> Leaf:
         """The leaf of an item that must exist.

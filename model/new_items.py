@@ -144,9 +144,10 @@ def with_new_items(bundle: Bundle, items: Sequence[NewItem], encoded: NewItems) 
     Raises:
         DataError: the bundle holds one of the items already.
     """
-    old = next(bundle.catalog.leaves([item.item_id for item in items]), None)
-    if old is not None:
-        raise DataError(f"item_id {bundle.catalog.item_id(old)!r} is in the catalogue already")
+    old = bundle.catalog.leaves([item.item_id for item in items])
+    if len(old):
+        name = bundle.catalog.item_id(int(old[0]))
+        raise DataError(f"item_id {name!r} is in the catalogue already")
     done = insert(bundle.tree, bundle.catalog.codes, bundle.catalog.item_ids, encoded)
     score = bundle.manifest.score
     norm = float(np.linalg.norm(encoded.vectors, axis=1).max(initial=0)) * 1.0001

@@ -38,8 +38,9 @@ from model.explain import (
     popular_ways,
 )
 from model.explore import Choice, Explorer
-from model.history import known_leaves, truncate
+from model.history import truncate
 from model.legal_items import LegalItems
+from model.recent_items import RecentItems
 from model.reranking import calibrated_order, drawn_order
 from model.timed_search import TimedSearch
 from model.transitions import EvidenceBiases
@@ -204,6 +205,7 @@ class Recommender:
         weights = bundle.manifest.score.evidence_weights
         self._biases = EvidenceBiases(bundle.tree, bundle.transitions, weights)
         self._tree = self._biases.tree
+        self._items = RecentItems(bundle.catalog)
         self._explorer = Explorer(bundle, self._tree)
         self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
@@ -222,10 +224,10 @@ class Recommender:
         if (query.explain or query.choices is not None) and not self.bundle.graphs.can_step:
             raise NoLevelsError
         clock = StageClock()
-        leaves = known_leaves(query.history, self.bundle.catalog)
+        leaves = self._items.leaves(query.history)
         unknown = len(query.history) - len(leaves)
         found = None
-        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        seen = np.concatenate([leaves, self._items.leaves(query.seen)])
         reading = self.reading(leaves) if len(leaves) else nullcontext()
         with self._legal(query, seen) as availability, reading as h:
             if h is not None:
@@ -251,8 +253,8 @@ class Recommender:
             UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()
-        leaves = known_leaves(query.history, self.bundle.catalog)
-        seen = np.concatenate([leaves, known_leaves(query.seen, self.bundle.catalog)])
+        leaves = self._items.leaves(query.history)
+        seen = np.concatenate([leaves, self._items.leaves(query.seen)])
         with self._legal(query, seen) as availability:
             items = self._resolve(query, None, leaves, availability)
         clock.lap("resolve")
@@ -351,8 +353,7 @@ class Recommender:
     @contextmanager
     def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
         """The counts under the query's filters, restored afterwards."""
-        catalog = self.bundle.catalog
-        excluded = [known_leaves(query.exclude, catalog)]
+        excluded = [self._items.leaves(query.exclude)]
         if query.exclude_seen:
             excluded.append(seen)
         leaves = None
@@ -381,7 +382,7 @@ class Recommender:
     ) -> tuple[RecommendedItem, ...]:
         """The items with the reasons for each; `history` is what the encoder has read."""
         browse, catalog = self.bundle.browse, self.bundle.catalog
-        leaves = known_leaves([item.item_id for item in items], catalog)
+        leaves = self._items.leaves([item.item_id for item in items])
         if h is None or not len(leaves):
             ways = popular_ways(browse, self._explorer, leaves.tolist())
             return tuple(

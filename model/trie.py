@@ -123,11 +123,33 @@ class Trie:
     def paths(self, leaves: IntArray) -> IntArray:
         """Nodes on the way from depth 0 to each leaf: int64 [len(leaves), L + 2]."""
         columns = [np.asarray(leaves, dtype=np.int64) + self.item_start]
-        for depth in range(self.levels, -1, -1):
-            here, after = self.depth_start[depth], self.depth_start[depth + 1]
-            starts = self.child_start[here:after]
-            columns.append(np.searchsorted(starts, columns[-1], side="right") - 1 + here)
+        for _ in range(self.levels + 1):
+            columns.append(self._parents[columns[-1]].astype(np.int64))
         return np.stack(columns[::-1], axis=1)
+
+    def above(self, leaves: IntArray) -> tuple[IntArray, IntArray]:
+        """Nodes on the ways to `leaves` (distinct and ascending), the leaves' own included.
+
+        Returns:
+            The nodes, each once, and how many of `leaves` are below each.
+        """
+        nodes = [np.asarray(leaves) + self.item_start]
+        below = [np.ones(len(leaves), dtype=np.int32)]
+        for _ in range(self.levels + 1):
+            parents = self._parents[nodes[-1]]
+            firsts = np.flatnonzero(np.diff(parents, prepend=-1))
+            nodes.append(parents[firsts])
+            below.append(np.add.reduceat(below[-1], firsts))
+        return np.concatenate(nodes), np.concatenate(below)
+
+    @cached_property
+    def _parents(self) -> IntArray:
+        """Parent of every node, int32 [M]; the root's is itself.
+
+        Looking a thousand parents up among the first children instead took four times as long.
+        """
+        inner = np.arange(len(self.child_start) - 1, dtype=np.int32)
+        return np.concatenate([np.zeros(1, np.int32), np.repeat(inner, np.diff(self.child_start))])
 
 
 def _node_starts(codes: AnyArray) -> list[IntArray]:

@@ -3,13 +3,14 @@
 `model/training/search_graph.py` computes the same for a batch of histories, on rectangles of beams
 by the largest number of children of a depth. Most places of these rectangles are empty, and reading
 vectors for them was most of the work of a request. Here the rectangle of a depth is cut into blocks
-of `BLOCK` children, and only the blocks that hold any are read and scored; their logits return to
-the rectangle for the softmax over all children of a parent. What every level computes of h alone is
-computed once. Written with ONNX operators, because a block costs one multiplication of a matrix and
-a vector this way. Every export is checked against PyTorch and NumPy (`model/training/parity.py`).
+of `BLOCK` children, and only the blocks of parents with several children are read and scored; their
+logits return to the rectangle for the softmax over all children of a parent. An only child has the
+probability 1 whatever the network says, and nothing is asked. What every level computes of h alone
+is computed once. Written with ONNX operators, because a block costs one multiplication of a matrix
+and a vector this way. Every export is checked against PyTorch and NumPy (`model/training/parity.py`).
 
-Shapes: W beams, C slots of a depth in K = C / BLOCK blocks, R blocks that hold children, D width,
-L levels, M trie nodes.
+Shapes: W beams, C slots of a depth in K = C / BLOCK blocks, R blocks that hold children, Q beams
+whose node has several, B blocks of these, D width, L levels, M trie nodes.
 """
 
 from collections.abc import Sequence
@@ -69,6 +70,20 @@ class _Children:
     """[R] beam"""
 
 
+@dataclass(frozen=True)
+class _Choices:
+    """The blocks that have to be scored: those of parents with several children."""
+
+    parents: ir.Value
+    """[Q] nodes"""
+    nodes: ir.Value
+    """[B, BLOCK] children"""
+    places: ir.Value
+    """[B, 2] beam and block of the rectangle"""
+    owners: ir.Value
+    """[B] which of `parents`"""
+
+
 class _DecoderGraph:
     """The graph; one method per part of a level."""
 
@@ -82,6 +97,7 @@ class _DecoderGraph:
         self._builder = GraphBuilder(self.graph)
         self._op = self._builder.op
         self._zero, self._one = self._constant("zero", [0]), self._constant("one", [1])
+        self._axis = self._constant("axis", np.array(0))
         self._flat, self._two = self._constant("flat", [-1]), self._constant("two", [2])
         self._none = self._constant("none", np.array([0], dtype=np.int32))
         self._never = self._constant("never", np.array([-np.inf], dtype=np.float32))
@@ -115,7 +131,7 @@ class _DecoderGraph:
         self._query_h = op.Split(query, axis=0, num_outputs=count, _outputs=count)
 
     def _query(self, depth: int, layer: LevelQuery, nodes: ir.Value) -> ir.Value:
-        """What the children of `nodes` [W] are asked [W, D]."""
+        """What the children of `nodes` [Q] are asked [Q, D]."""
         op = self._op
         weights = _numbers(layer.inner.weight)[:, self._width :]
         inner = self._constant(f"inner_{depth}", weights.T)
@@ -142,8 +158,9 @@ class _DecoderGraph:
     def _level(self, depth: int, layer: LevelQuery, beams: _Prefixes) -> _Prefixes:
         """Score the children of all beams, keep the best, step down."""
         op, one = self._op, self._one
-        children = self._children(depth, beams.nodes)
-        log_probs = self._log_probs(self._query(depth, layer, beams.nodes), children)
+        children, choices = self._children(depth, beams.nodes)
+        query = self._query(depth, layer, choices.parents)
+        log_probs = self._log_probs(query, children, choices)
         legal = op.Greater(op.Gather(self._tree["alive"], children.nodes), self._none)
         totals = op.Gather(op.Unsqueeze(beams.totals, one), children.owners)
         scores = op.Where(legal, op.Add(totals, log_probs), self._never)
@@ -155,7 +172,7 @@ class _DecoderGraph:
         steps = op.Concat(past, op.Unsqueeze(chosen, one), axis=1)
         return _Prefixes(nodes, totals, steps, pruned)
 
-    def _children(self, depth: int, parents: ir.Value) -> _Children:
+    def _children(self, depth: int, parents: ir.Value) -> tuple[_Children, _Choices]:
         """The blocks of children of `parents` [W]."""
         op, tree = self._op, self._tree
         rows = op.Reshape(parents, self._constant("column", [-1, 1, 1]))
@@ -170,17 +187,35 @@ class _DecoderGraph:
         begun = op.Gather(exist, self._constant("first_of_block", np.array(0)), axis=2)
         places = op.Transpose(op.NonZero(begun))
         owners = op.Gather(places, self._constant("beam", np.array(0)), axis=1)
-        return _Children(op.GatherND(nodes, places), exist, places, owners)
+        blocks_of_all = _Children(op.GatherND(nodes, places), exist, places, owners)
+        # Whether there is a second child, per beam.
+        second = op.Gather(exist, self._constant("first_block", np.array(0)), axis=1)
+        several = op.Gather(second, self._constant("second_of_block", np.array(1)), axis=1)
+        return blocks_of_all, self._choices(parents, blocks_of_all, several)
 
-    def _log_probs(self, query: ir.Value, children: _Children) -> ir.Value:
+    def _choices(self, parents: ir.Value, children: _Children, several: ir.Value) -> _Choices:
+        """Those of `children` whose parent has `several` [W]."""
+        op = self._op
+        blocks = op.Squeeze(op.NonZero(op.Gather(several, children.owners)), self._zero)
+        beams = op.Squeeze(op.NonZero(several), self._zero)
+        place = op.Sub(op.CumSum(op.Cast(several, to=ir.DataType.INT64), self._axis), self._one)
+        return _Choices(
+            op.Gather(parents, beams),
+            op.Gather(children.nodes, blocks),
+            op.Gather(children.places, blocks),
+            op.Gather(place, op.Gather(children.owners, blocks)),
+        )
+
+    def _log_probs(self, query: ir.Value, children: _Children, choices: _Choices) -> ir.Value:
         """[R, BLOCK], normalised over all children of the same parent; -inf where none is."""
         op, tree = self._op, self._tree
-        asked = op.Gather(op.Unsqueeze(query, self._two), children.owners)
-        products = op.MatMul(op.Gather(tree["vectors"], children.nodes), asked)
+        asked = op.Gather(op.Unsqueeze(query, self._two), choices.owners)
+        products = op.MatMul(op.Gather(tree["vectors"], choices.nodes), asked)
         logits = op.Squeeze(products, self._two)
-        logits = op.Add(logits, op.Gather(tree["biases"], children.nodes))
-        empty = op.Expand(self._never, op.Shape(children.exist))
-        rows = op.Where(children.exist, op.ScatterND(empty, children.places, logits), self._never)
+        logits = op.Add(logits, op.Gather(tree["biases"], choices.nodes))
+        # Whatever number an only child has, its share is 1.
+        alone = op.Expand(self._constant("alone", np.float32([0])), op.Shape(children.exist))
+        rows = op.Where(children.exist, op.ScatterND(alone, choices.places, logits), self._never)
         rows = op.Reshape(rows, self._constant("rows", [0, -1]))
         blocks = op.Reshape(op.LogSoftmax(rows, axis=-1), self._constant("back", [0, -1, BLOCK]))
         log_probs: ir.Value = op.GatherND(blocks, children.places)

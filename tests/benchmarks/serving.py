@@ -85,7 +85,7 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
     bundle = Bundle.open(path, threads=1)
     ids = [bundle.catalog.item_id(leaf * 7 % len(bundle.catalog)) for leaf in range(HISTORY)]
     recommender = Recommender(bundle)
-    leaves = np.array([*bundle.catalog.leaves(ids)])
+    leaves = bundle.catalog.leaves(ids)
     h = recommender.encode(leaves)
     found = recommender.recommend(Query(ids))
     items = [item_body(item, explain=False) for item in found.items]

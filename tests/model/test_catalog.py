@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import strings as strings_module
 from model.catalog import Catalog, Groups, build_catalog, category_key
@@ -35,6 +37,16 @@ def test_items_are_found_by_id_and_by_leaf() -> None:
     assert catalog.semantic_id(3) == (3, 0)
 
 
+@given(named=st.lists(st.sampled_from([*IDS, "?", "a ", "\ud800", "\0"])))
+def test_many_are_found_at_once_in_their_order(named: list[str]) -> None:
+    catalog = small_catalog()
+
+    leaves = catalog.leaves(named)
+
+    assert leaves.tolist() == [IDS.index(item_id) for item_id in named if item_id in IDS]
+    assert leaves.dtype == np.int64
+
+
 @pytest.mark.parametrize("stranger", ["A", "a ", "b", "\0", "\ud800", "u\u0308nï"])
 def test_other_ids_are_unknown(stranger: str) -> None:
     catalog = small_catalog()
@@ -46,11 +58,13 @@ def test_other_ids_are_unknown(stranger: str) -> None:
 
 
 def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strings_module, "string_hash", lambda _: 2**64 - 1)
+    shared = np.uint64(2**64 - 1)
+    monkeypatch.setattr(strings_module, "string_hashes", lambda ids: np.full(len(ids), shared))
     catalog = small_catalog()
 
     assert [catalog.leaf(item_id) for item_id in IDS] == [0, 1, 2, 3, 4]
     assert catalog.leaf("stranger") is None
+    assert catalog.leaves(["", "stranger", "a", "b/1", "a"]).tolist() == [3, 0, 1, 0]
     assert below(catalog, "Beauty", "Sale") == [3]
     with pytest.raises(UnknownCategoryError):
         catalog.category(["stranger"])

@@ -1,10 +1,13 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model import strings as strings_module
-from model.strings import StringIndex, StringTable, string_hash
+from model.strings import StringIndex, StringTable, string_hashes
+from model.types import AnyArray
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -39,21 +42,49 @@ def test_an_index_finds_every_string(texts: list[str], stranger: str) -> None:
 def test_strings_of_one_hash_are_all_candidates(
     monkeypatch: pytest.MonkeyPatch, shared: int
 ) -> None:
-    hashes = {"a": shared, "b": 7, "c": shared, "d": 2**63, "e": shared}
-    monkeypatch.setattr(strings_module, "string_hash", hashes.__getitem__)
+    hashes = {b"a": shared, b"b": 7, b"c": shared, b"d": 2**63, b"e": shared, b"?": shared}
 
-    index = StringIndex.build(list(hashes))
+    def hashed(encoded: Sequence[bytes]) -> AnyArray:
+        return np.array([hashes[each] for each in encoded], dtype=np.uint64)
+
+    monkeypatch.setattr(strings_module, "string_hashes", hashed)
+    index = StringIndex.build(list("abcde"))
 
     assert sorted(index.candidates("c").tolist()) == [0, 2, 4]
     assert index.candidates("b").tolist() == [1]
     assert index.candidates("d").tolist() == [3]
+    found = index.find(list("?edcbae"), StringTable.build("abcde"))
+    assert found.tolist() == [-1, 4, 3, 2, 1, 0, 4]
+
+
+@given(texts=st.lists(TEXTS, unique=True), strangers=st.lists(TEXTS), data=st.data())
+def test_many_strings_are_found_at_once(
+    texts: list[str], strangers: list[str], data: st.DataObject
+) -> None:
+    asked = data.draw(st.permutations([*texts, *strangers]))
+
+    found = StringIndex.build(texts).find(asked, StringTable.build(texts))
+
+    expected = {text: number for number, text in enumerate(texts)}
+    assert found.tolist() == [expected.get(text, -1) for text in asked]
+
+
+@given(texts=st.lists(TEXTS, min_size=1), others=st.lists(TEXTS))
+def test_a_table_holds_the_strings_that_it_returns(texts: list[str], others: list[str]) -> None:
+    table = StringTable.build(texts)
+    asked = [*texts, *others]
+    numbers = np.arange(len(asked)) % len(texts)
+
+    same = table.holds(numbers, [text.encode() for text in asked])
+
+    assert same.tolist() == [table[n] == text for n, text in zip(numbers, asked, strict=True)]
 
 
 def test_the_hash_never_changes() -> None:
     # Bundles on disk hold these numbers.
-    assert string_hash("") == 13020603013274838756
-    assert string_hash("B00004YWK2") == 9388386669743622125
-    assert string_hash("日本") == 4223062404410717160
+    hashes = string_hashes([text.encode() for text in ("", "B00004YWK2", "日本")])
+
+    assert hashes.tolist() == [13020603013274838756, 9388386669743622125, 4223062404410717160]
 
 
 def test_half_a_surrogate_pair_is_a_string_that_no_index_holds() -> None:

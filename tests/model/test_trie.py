@@ -51,6 +51,20 @@ def test_walking_down_reaches_every_leaf_once(codes: IntArray) -> None:
     assert nodes == list(range(trie.item_start, trie.node_count))
 
 
+@given(codes=semantic_ids(), numbers=st.lists(st.integers(0, 100)))
+def test_nodes_above_leaves_are_those_of_their_paths(codes: IntArray, numbers: list[int]) -> None:
+    trie, _ = Trie.build(codes)
+    leaves = np.array(sorted({number % trie.item_count for number in numbers}), np.int64)
+
+    nodes, below = trie.above(leaves)
+
+    expected = np.bincount(trie.paths(leaves).ravel(), minlength=trie.node_count)
+    found = np.zeros(trie.node_count, int)
+    found[nodes] = below
+    assert len(set(nodes.tolist())) == len(nodes)
+    assert found.tolist() == expected.tolist()
+
+
 @given(codes=semantic_ids())
 def test_leaf_ranges_are_the_leaves_that_pass_through_a_node(codes: IntArray) -> None:
     trie, _ = Trie.build(codes)

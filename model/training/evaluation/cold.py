@@ -159,8 +159,7 @@ def _sample(questions: list[Question], users: int | None) -> list[Question]:
 
 def _leaves(recommender: Recommender, question: Question) -> tuple[IntArray, int]:
     catalog = recommender.bundle.catalog
-    history = np.array(list(catalog.leaves(question.history)), dtype=np.int64)
-    return history, catalog.known_leaf(question.target)
+    return catalog.leaves(question.history), catalog.known_leaf(question.target)
 
 
 def _served_ranks(recommender: Recommender, questions: Sequence[Question], title: str) -> IntArray:
