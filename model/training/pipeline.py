@@ -21,7 +21,7 @@ from model.manifest import FORMAT_VERSION
 from model.training.config import RunConfig
 from model.training.embedding.embed import embed
 from model.training.evaluation.evaluate import EvaluateConfig, evaluate
-from model.training.export import Stages, export
+from model.training.export import ExportConfig, Stages, export
 from model.training.preparation.prepare import PrepareConfig, prepare, report_table
 from model.training.stage_files import save_json
 from model.training.synthesis.synthesize import ATTRIBUTES, synthesize
@@ -167,7 +167,11 @@ def run_learning(
     )
     manifest = config.bundle / "manifest.json"
     runner.run(
-        "export", FORMAT_VERSION, manifest, lambda: export(stages, config.bundle), clear=False
+        "export",
+        _exporting(config.export),
+        manifest,
+        lambda: export(stages, config.bundle, config.export),
+        clear=False,
     )
     measured = _evaluation(config.evaluate, oracle)
     # On a copy of the runner: nothing after it is made from what it measures.
@@ -191,7 +195,13 @@ def _run_refit(config: RunConfig, runner: StageRunner, stages: Stages) -> None:
         lambda: refit(config.train, folders, stages.trained, again.trained),
     )
     manifest = target / "manifest.json"
-    runner.run("export-refit", FORMAT_VERSION, manifest, lambda: export(again, target), clear=False)
+    runner.run(
+        "export-refit",
+        _exporting(config.export),
+        manifest,
+        lambda: export(again, target, config.export),
+        clear=False,
+    )
 
 
 def _source(config: RunConfig, runner: StageRunner) -> tuple[PrepareConfig, Path | None]:
@@ -215,6 +225,11 @@ def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:
     if config.split != "test" or config.oracle is not None:
         return config
     return config.model_copy(update={"oracle": oracle})
+
+
+def _exporting(config: ExportConfig) -> object:
+    """The format, and the settings where a bundle without them would answer differently."""
+    return FORMAT_VERSION if config == ExportConfig() else (FORMAT_VERSION, config)
 
 
 def _tokenizing(config: TokenizeConfig) -> object:
