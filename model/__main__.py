@@ -146,12 +146,18 @@ def export(
     workspace: Folder,
     bundle: BundleFolder,
     refit: Annotated[bool, typer.Option(help="The network trained on all events.")] = False,
+    default_item: Annotated[
+        list[str] | None, typer.Option(help="Item id to begin the default list with.")
+    ] = None,
 ) -> None:
     """Export a checked bundle."""
+    from model.training.config import validated
+    from model.training.export import ExportConfig
     from model.training.export import export as run_export
 
     stages = _stages(workspace, refit=refit, redo="export-refit" if refit else "export")
-    manifest = run_export(stages, bundle)
+    config = validated(ExportConfig, {"default_items": default_item or ()}, "cofine export")
+    manifest = run_export(stages, bundle, config)
     console.print(f"bundle {manifest.bundle_id} in {bundle}")
 
 

@@ -45,6 +45,10 @@ class BeamResult:
         totals: FloatArray = self.log_probs.sum(axis=1)
         return totals
 
+    def none(self) -> "BeamResult":
+        """The same search without its items."""
+        return BeamResult(self.leaves[:0], self.log_probs[:0], self.pruned)
+
     def by_level(self, place: int) -> tuple[float, ...] | None:
         """Log-probability of each choice on the way to the item at `place`; None if not known."""
         probs = self.log_probs[place].tolist()

@@ -23,6 +23,7 @@ from model.attributes import Attributes, read_attributes
 from model.browse import BrowseTree
 from model.catalog import Catalog, Groups
 from model.decoder import GRAPHS, Graphs, SearchTree
+from model.default_list import default_order, popular_by_group, spread
 from model.diffusion_decoder import DiffusionGraphs
 from model.diffusion_search import CodeTable, Unmasking
 from model.errors import BundleError
@@ -31,10 +32,11 @@ from model.strings import StringIndex, StringTable
 from model.taxonomy import Taxonomy, verify_partition
 from model.transitions import Transitions
 from model.trie import Trie
-from model.types import AnyArray, IntArray
+from model.types import AnyArray, IntArray, ItemId
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
+DEFAULT_LIST = "default_list.json"
 TAXONOMY = "taxonomy.json"
 OUTSIDE = ("evaluation.json", "evaluation.md")
 """Files that may lie in a bundle's folder without being part of it."""
@@ -68,6 +70,7 @@ class GoldenCase:
 
 
 _GOLDEN_CASES = TypeAdapter(tuple[GoldenCase, ...])
+_DEFAULT_LIST = TypeAdapter(tuple[ItemId, ...])
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Bundle:
     transitions: Transitions
     graphs: Graphs
     golden: tuple[GoldenCase, ...]
+    default_list: tuple[ItemId, ...] = ()
+    """What the default list begins with; none in bundles from before there was one."""
 
     @property
     def bundle_id(self) -> str:
@@ -103,6 +108,17 @@ class Bundle:
         rank = np.empty(len(self.popularity), np.int64)
         rank[self.by_popularity] = np.arange(len(rank))
         return rank
+
+    @cached_property
+    def popular_by_category(self) -> IntArray:
+        """All leaves [N], coarse code by coarse code, in each the most popular first."""
+        return popular_by_group(self.popularity_rank, self.catalog.codes[:, 0])
+
+    @cached_property
+    def default_order(self) -> IntArray:
+        """All leaves [N]: the default list, and what follows it spread over the categories."""
+        mixed = spread(self.popularity_rank, self.catalog.codes[:, 0])
+        return default_order(self.default_list, self.catalog, mixed)
 
     @cached_property
     def shares_before(self) -> AnyArray:
@@ -146,6 +162,7 @@ class Bundle:
             attributes = read_attributes(facts, arrays, manifest.items)
             popularity, golden = arrays["popularity.npy"], _golden(path)
             transitions = _transitions(arrays, manifest)
+            chosen = _default_list(path) if DEFAULT_LIST in manifest.files else ()
         except KeyError as error:
             message = f"{path} has no {error.args[0]}: export it again"
             raise BundleError(message) from error
@@ -171,6 +188,7 @@ class Bundle:
             transitions,
             graphs,
             golden,
+            chosen,
         )
 
 
@@ -379,6 +397,14 @@ def _golden(folder: Path) -> tuple[GoldenCase, ...]:
         message = f"{GOLDEN} does not hold golden cases: one has not as many scores as items"
         raise BundleError(message)
     return cases
+
+
+def _default_list(folder: Path) -> tuple[ItemId, ...]:
+    try:
+        return _DEFAULT_LIST.validate_json(_read_json(folder / DEFAULT_LIST))
+    except ValueError as error:
+        message = f"{DEFAULT_LIST} does not hold a list of item ids: {error}; export again"
+        raise BundleError(message) from error
 
 
 def _taxonomies(folder: Path, manifest: Manifest) -> tuple[Taxonomy, ...]:

@@ -16,9 +16,10 @@ Shapes: N items, D width, L levels, R results, T history length.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ from model.explain import (
     popular_ways,
 )
 from model.explore import Choice, Explorer
+from model.fallback import FallbackChain
 from model.history import truncate
 from model.legal_items import LegalItems
 from model.recent_items import RecentItems
@@ -121,13 +123,13 @@ class RecommendedItem:
     score: float
     source: str
     """`generated`; `partial`, of a path that is generated as far as there was time for and popular
-    below; or `popular`."""
+    below; or the link of the fallback chain: `popular_in_category`, `popular` or `default`."""
     title: str
     path: CategoryPath
     semantic_id: SemanticId
     level_log_probs: tuple[float, ...] | None
-    """Of each generated choice from coarse to fine, [L + 1]; None for popular items, and for all
-    items where the choices have no fixed order."""
+    """Of each generated choice from coarse to fine, [L + 1]; None for items of the fallback chain,
+    and for all items where the choices have no fixed order."""
     explanation: Explanation | None = None
     """Where it was asked for."""
     propensity: float | None = None
@@ -209,9 +211,10 @@ class Recommender:
         self._explorer = Explorer(bundle, self._tree)
         self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
+        self._fallback = FallbackChain(bundle, self._tree)
 
     def recommend(self, query: Query) -> Recommendation:
-        """The best `k` legal items; popular ones when the history says nothing.
+        """The best `k` legal items; those of the fallback chain when the history says nothing.
 
         With too little time until the query's deadline, the fine levels are left to popularity.
 
@@ -234,7 +237,8 @@ class Recommender:
                 clock.lap("encode")
                 found = self._find(query, h, seen, availability)
                 clock.lap("decode")
-            items = self._resolve(query, found, leaves, availability)
+            likely = partial(self._likely, h, found, leaves)
+            items = self._resolve(query, found, leaves, availability, likely)
             if query.explain:
                 newest = truncate(leaves, self.bundle.manifest.history_length)
                 items = self._explained(items, h, newest)
@@ -245,7 +249,7 @@ class Recommender:
         return Recommendation(items, unknown, certified, clock.seconds, levels, place, choices)
 
     def popular(self, query: Query) -> Recommendation:
-        """The most popular legal items, whatever the history says.
+        """The most popular legal items, whatever the history says; then the default list.
 
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
@@ -256,7 +260,7 @@ class Recommender:
         leaves = self._items.leaves(query.history)
         seen = np.concatenate([leaves, self._items.leaves(query.seen)])
         with self._legal(query, seen) as availability:
-            items = self._resolve(query, None, leaves, availability)
+            items = self._resolve(query, None, leaves, availability, _nothing_likely)
         clock.lap("resolve")
         return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
 
@@ -330,6 +334,8 @@ class Recommender:
     def _found(self, asked: _Asked, width: int) -> _Found:
         """Search once."""
         timed = self._timed.search(asked.h, asked.counts, width, asked.query.deadline)
+        if timed.levels == 0:  # nothing of the history is in it
+            return _Found(timed.beams.none(), np.empty(0, np.float32), None, 0)
         fused = self.fuse(asked.h, timed.beams, asked.seen)
         if timed.levels is not None or asked.query.is_reordered:
             return _Found(timed.beams, fused, None, timed.levels)
@@ -410,23 +416,38 @@ class Recommender:
         ranked = np.empty(0, np.int64) if found is None else found.beams.leaves[found.by_score()]
         return place, self._explorer.choices(here, h, ranked, availability, query.choices)
 
+    def _likely(
+        self, h: FloatArray | None, found: _Found | None, history: IntArray
+    ) -> AnyArray | None:
+        """Probability of each coarse code, from the generator where there is time for it."""
+        if h is None or found is None:
+            return None
+        if found.levels is None and self.bundle.graphs.can_step:
+            return self._fallback.probabilities(h)
+        return self._fallback.shares(history)
+
     def _resolve(
-        self, query: Query, found: _Found | None, history: IntArray, availability: Availability
+        self,
+        query: Query,
+        found: _Found | None,
+        history: IntArray,
+        availability: Availability,
+        likely: Callable[[], AnyArray | None],
     ) -> tuple[RecommendedItem, ...]:
-        """Generated items in their order, then popular ones below them on the same scale."""
+        """Generated items in their order, then the fallback chain below them on the same scale."""
         items: list[RecommendedItem] = []
         taken: IntArray = np.empty(0, dtype=np.int64)
         if found is not None:
             order = self._order(query, found, history)
             taken = found.beams.leaves[order.places]
             items = self._generated(found, order)
-        popular = self._popular_leaves(query.k - len(items), availability, taken)
-        if len(popular):
-            own = self.bundle.log_popularity(popular)
-            lowest = min((item.score for item in items), default=0.0)
-            scores = own + min(0.0, lowest - float(own[0]))
-            for leaf, score in zip(popular, scores, strict=True):
-                items.append(self._item(int(leaf), len(items) + 1, float(score), "popular", None))
+        wanted = query.k - len(items)
+        if wanted > 0:
+            for link in self._fallback.links(wanted, availability, taken, likely()):
+                lowest = min((item.score for item in items), default=0.0)
+                scores = link.log_probs + min(0.0, lowest - float(link.log_probs[0]))
+                for leaf, score in zip(link.leaves.tolist(), scores.tolist(), strict=True):
+                    items.append(self._item(leaf, len(items) + 1, score, link.source, None))
         return tuple(items)
 
     def _generated(self, found: _Found, order: _Order) -> list[RecommendedItem]:
@@ -458,18 +479,6 @@ class Recommender:
             level_log_probs=probs,
         )
 
-    def _popular_leaves(self, wanted: int, availability: Availability, taken: IntArray) -> IntArray:
-        """The most popular `wanted` legal leaves that are not taken yet."""
-        chosen: list[int] = []
-        chunk = 1024
-        for start in range(0, len(self.bundle.popularity), chunk):
-            if len(chosen) >= wanted:
-                break
-            leaves = self.bundle.by_popularity[start : start + chunk]
-            leaves = leaves[availability.legal(leaves) & ~np.isin(leaves, taken)]
-            chosen += leaves[: wanted - len(chosen)].tolist()
-        return np.array(chosen, dtype=np.int64)
-
 
 class StageClock:
     """Seconds between the laps of one request."""
@@ -483,6 +492,10 @@ class StageClock:
         now = time.perf_counter()
         self.seconds[stage] = now - self._last
         self._last = now
+
+
+def _nothing_likely() -> None:
+    """Nothing is known of the user."""
 
 
 def _influences(names: Sequence[ItemId], drops: FloatArray) -> tuple[Influence, ...]:

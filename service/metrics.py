@@ -29,10 +29,13 @@ REDIS_BUCKETS_SECONDS = (
 )
 
 STAGES = ("state", "encode", "decode", "resolve")
-SOURCES = ("generated", "partial", "popular", "empty")
 OTHER = "other"
-ITEM_SOURCES = ("generated", "partial", "popular", OTHER)
+ITEM_SOURCES = (
+    *("generated", "partial", "popular", OTHER),
+    *("popular_in_category", "default"),
+)
 """Where a recommended item comes from; the order is part of recommendation ids: only append."""
+SOURCES = (*(source for source in ITEM_SOURCES if source != OTHER), "empty")
 EVENT_TYPES = ("view", "cart", "purchase", "dislike", OTHER)
 RANKS = {1: "1", 3: "2-3", 10: "4-10", 30: "11-30"}
 RANK_BUCKETS = (*RANKS.values(), "31+")

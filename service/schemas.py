@@ -249,13 +249,17 @@ class RecommendedItemBody(BaseModel):
     )
     source: str = Field(
         description="`generated` from the history; `partial`, generated in the coarse levels and "
-        "popular below; or `popular`."
+        "popular below; or the link of the fallback chain that it comes from: "
+        "`popular_in_category`, popular in the categories that this user is likely to want; "
+        "`popular`; `default`, from the bundle's default list, where no event tells what is "
+        "popular."
     )
     title: str
     path: tuple[str, ...] = Field(description="Category names, coarse to fine.")
     semantic_id: tuple[int, ...] = Field(description="One code per level, coarse to fine.")
     level_log_probs: tuple[float, ...] | None = Field(
-        default=None, description="Per generated level, with `explain`; null for popular items."
+        default=None,
+        description="Per generated level, with `explain`; null for items of the fallback chain.",
     )
     explanation: ExplanationBody | None = Field(default=None, description="With `explain`.")
     propensity: float | None = Field(

@@ -8,7 +8,7 @@ bundle = "bundles/beauty"       # the result
 items = "items.parquet"
 events = "events.parquet"
 
-[train]                         # any setting of a stage: embed, tokenize, train, evaluate
+[train]                         # any setting of a stage: embed, tokenize, train, export, evaluate
 epochs = 20
 """
 
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from model.errors import ConfigError
 from model.training.embedding.embed import EmbedConfig
 from model.training.evaluation.evaluate import EvaluateConfig
+from model.training.export import ExportConfig
 from model.training.preparation.prepare import PrepareConfig
 from model.training.synthesis.synthesize import SynthesizeConfig
 from model.training.tokenizers.config import TokenizeConfig
@@ -30,7 +31,7 @@ from model.training.train import TrainConfig
 
 PresetName = Literal["tiny", "demo", "base"]
 Settings = TypeVar("Settings", bound=BaseModel)
-STAGE_TABLES = ("embed", "tokenize", "train", "evaluate")
+STAGE_TABLES = ("embed", "tokenize", "train", "export", "evaluate")
 
 
 class Preset(BaseModel):
@@ -41,6 +42,7 @@ class Preset(BaseModel):
     embed: EmbedConfig = EmbedConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

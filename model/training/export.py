@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from model.attributes import Attributes, AttributeType, Column, attribute_arrays
 from model.bundle import (
+    DEFAULT_LIST,
     MANIFEST,
     Bundle,
     catalog_arrays,
@@ -25,6 +27,7 @@ from model.bundle import (
 )
 from model.catalog import build_catalog
 from model.decoder import SearchTree
+from model.default_list import DEFAULT_ITEMS
 from model.errors import ConfigError, ExportError
 from model.manifest import FORMAT_VERSION, AttributeFacts, DiffusionFacts, Manifest, ScoreFacts
 from model.recommender import Query, Recommender, verify_golden
@@ -43,7 +46,7 @@ from model.training.train import (
     restore_parameters,
 )
 from model.training.training_set import TrainingSet, read_training_set
-from model.types import AnyArray
+from model.types import AnyArray, ItemId
 
 GOLDEN_CASES = 8
 GOLDEN_SEED = 20
@@ -59,7 +62,17 @@ class Stages:
     trained: Path
 
 
-def export(stages: Stages, output: Path) -> Manifest:
+class ExportConfig(BaseModel):
+    """What a bundle is given besides what was learned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default_items: tuple[ItemId, ...] = ()
+    """What the default list begins with; by default the most popular items of the coarse
+    categories by turns."""
+
+
+def export(stages: Stages, output: Path, config: ExportConfig | None = None) -> Manifest:
     """Write the bundle in folder `output`, replacing one that is there.
 
     Raises:
@@ -67,13 +80,14 @@ def export(stages: Stages, output: Path) -> Manifest:
         ExportError: an exported graph does not compute what PyTorch computes, or the disk is full;
             a bundle that is there stays as it was.
         BundleError: the finished bundle does not open.
-        ConfigError: `output` is something else than a bundle, which must not be replaced.
+        ConfigError: `output` is something else than a bundle, which must not be replaced; or the
+            default list names an item that the catalogue does not hold.
     """
     _refuse_strangers(output)
     trained = read_trained(stages)
     building = output.with_name(f".{output.name}.partial")
     try:
-        sealed = _build(building, stages, trained)
+        sealed = _build(building, stages, trained, config or ExportConfig())
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)  # it takes the room that is missing
         message = f"{building} cannot be written: {error}; make room or name another folder"
@@ -83,7 +97,10 @@ def export(stages: Stages, output: Path) -> Manifest:
 
 
 def _build(
-    building: Path, stages: Stages, trained: tuple[Network, TrainingSet, Mapping[str, object]]
+    building: Path,
+    stages: Stages,
+    trained: tuple[Network, TrainingSet, Mapping[str, object]],
+    config: ExportConfig,
 ) -> Manifest:
     """Write a whole bundle, checked through the code that serves it."""
     network, data, facts = trained
@@ -107,6 +124,8 @@ def _build(
     seal(building, manifest)
     bundle = Bundle.open(building)
     check_parity(network, bundle)
+    chosen = _default_list(bundle, config)
+    (building / DEFAULT_LIST).write_text(json.dumps(chosen, indent=1), encoding="utf-8")
     cases = _golden_cases(bundle)
     (building / "golden.json").write_text(json.dumps(cases, indent=1), encoding="utf-8")
     sealed = seal(building, manifest)
@@ -266,6 +285,20 @@ def _manifest(
 
 def _report(folder: Path) -> object:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def _default_list(bundle: Bundle, config: ExportConfig) -> list[ItemId]:
+    """The ids that were chosen, or the first of what is spread over the categories."""
+    catalog = bundle.catalog
+    for item_id in config.default_items:
+        if catalog.leaf(item_id) is None:
+            message = (
+                f"export.default_items: the catalogue does not hold {item_id!r}; name items of "
+                "the catalogue, by their item_id"
+            )
+            raise ConfigError(message)
+    spread = [catalog.item_id(leaf) for leaf in bundle.default_order[:DEFAULT_ITEMS].tolist()]
+    return [*config.default_items] or spread
 
 
 def _golden_cases(bundle: Bundle) -> list[dict[str, object]]:

@@ -24,7 +24,7 @@ from model.manifest import FORMAT_VERSION
 from model.training.config import RunConfig
 from model.training.embedding.embed import embed
 from model.training.evaluation.evaluate import EvaluateConfig, evaluate
-from model.training.export import Stages, export
+from model.training.export import ExportConfig, Stages, export
 from model.training.preparation.prepare import PrepareConfig, prepare, report_table
 from model.training.stage_files import save_json
 from model.training.synthesis.synthesize import ATTRIBUTES, synthesize
@@ -189,7 +189,7 @@ def run_learning(
             lambda: train(config.train, *folders, stages.trained),
         )
     )
-    runner.run(_export("export", stages, config.bundle))
+    runner.run(_export("export", config, stages, config.bundle))
     measured = _evaluation(config.evaluate, oracle)
     # On a copy of the runner: nothing after it is made from what it measures.
     replace(runner).run(
@@ -217,13 +217,13 @@ def _run_refit(config: RunConfig, runner: StageRunner, stages: Stages) -> None:
             lambda: refit(config.train, folders, stages.trained, again.trained),
         )
     )
-    runner.run(_export("export-refit", again, target))
+    runner.run(_export("export-refit", config, again, target))
 
 
-def _export(name: str, stages: Stages, bundle: Path) -> Stage:
+def _export(name: str, config: RunConfig, stages: Stages, bundle: Path) -> Stage:
     manifest = bundle / "manifest.json"
-    work = partial(export, stages, bundle)
-    return Stage(name, FORMAT_VERSION, _markers(stages), manifest, work, clear=False)
+    work = partial(export, stages, bundle, config.export)
+    return Stage(name, _exporting(config.export), _markers(stages), manifest, work, clear=False)
 
 
 def _markers(stages: Stages) -> tuple[Path, ...]:
@@ -257,6 +257,11 @@ def _evaluation(config: EvaluateConfig, oracle: Path | None) -> EvaluateConfig:
     if config.split != "test" or config.oracle is not None:
         return config
     return config.model_copy(update={"oracle": oracle})
+
+
+def _exporting(config: ExportConfig) -> object:
+    """The format, and the settings where a bundle without them would answer differently."""
+    return FORMAT_VERSION if config == ExportConfig() else (FORMAT_VERSION, config)
 
 
 def _tokenizing(config: TokenizeConfig) -> object:

@@ -290,7 +290,7 @@ class OpenLoop:
         is_degraded = b'"state_unavailable":true' in content
         took = re.search(rb'"took_ms":([0-9.]+)', content)
         took_ms = float(took[1]) if took else 0.0
-        is_partial = b'"source":"partial"' in content
+        is_partial = b'"levels":null' not in content and b'"levels":' in content
         seconds = time.monotonic() - due
         self._calls.append(
             Call(request, due, late, seconds, status, is_degraded, took_ms, is_partial)

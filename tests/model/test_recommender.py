@@ -25,6 +25,9 @@ from model.transitions import SCALE, Transitions
 from model.types import AnyArray, FloatArray
 from tests.model.training.evaluation.toy_bundle import ToyGraphs, toy_bundle
 
+CHAIN = ("popular_in_category", "popular", "default")
+"""In the order in which the links of the fallback chain follow one another."""
+SOURCES = ("generated", "partial", *CHAIN)
 MANY = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -108,14 +111,14 @@ def assert_well_formed(bundle: Bundle, query: Query, answer: Recommendation) -> 
     assert scores == sorted(scores, reverse=True)
     assert np.isfinite(scores).all()
     assert max(scores, default=-1.0) <= 0
-    sources = [item.source for item in items]
-    assert sources == sorted(sources)  # generated before popular
+    sources = [SOURCES.index(item.source) for item in items]
+    assert sources == sorted(sources)
     for item in items:
         leaf = catalog.known_leaf(item.item_id)
         assert item.title == catalog.title(leaf)
         assert item.path == catalog.path(leaf)
         assert item.semantic_id == catalog.semantic_id(leaf)
-        by_level = item.source != "popular" and bundle.manifest.decoder == "autoregressive"
+        by_level = item.source not in CHAIN and bundle.manifest.decoder == "autoregressive"
         assert (item.level_log_probs is not None) == by_level
 
 
@@ -132,7 +135,7 @@ def test_every_answer_keeps_its_promises(
     unknown = [item_id for item_id in query.history if item_id in {"?", "", "\ud800"}]
     assert answer.unknown_history_items == len(unknown)
     cold = len(unknown) == len(query.history)
-    assert {item.source for item in answer.items} <= {"popular" if cold else "generated"}
+    assert {item.source for item in answer.items} <= (set(CHAIN[1:]) if cold else {"generated"})
     assert (answer.certified is None) == cold
     # Neither the queries before it nor the recommender's age matter.
     assert Recommender(bundle).recommend(query).items == answer.items
@@ -231,7 +234,7 @@ def test_an_answer_in_a_hurry_keeps_the_other_promises(
         return
     assert hurried.levels is not None
     assert hurried.levels < len(bundle.manifest.levels) + 1
-    assert {item.source for item in hurried.items} <= {"partial", "popular"}
+    assert {item.source for item in hurried.items} <= ({"partial"} if hurried.levels else {*CHAIN})
     for item in hurried.items:
         if item.level_log_probs is not None:
             assert len(item.level_log_probs) == hurried.levels
@@ -465,11 +468,10 @@ def test_popular_items_fill_up_below_generated_ones() -> None:
     assert_well_formed(bundle, query, answer)
     sources = [item.source for item in answer.items]
     # Five of the eight items below the filter are legal: c is seen, a and b are excluded.
-    assert sources == ["generated"] * 2 + ["popular"] * 3
-    generated = {item.item_id for item in answer.items[:2]}
-    assert [item.item_id for item in answer.items[2:]] == [
-        item_id for item_id in "defgh" if item_id not in generated
-    ]
+    assert sources[:2] == ["generated"] * 2
+    assert len(sources) == 5
+    assert set(sources[2:]) <= set(CHAIN[:2])
+    assert {item.item_id for item in answer.items} == set("defgh")
     assert answer.items[2].score <= answer.items[1].score
 
 

@@ -17,7 +17,7 @@ from model.attributes import AnyOf
 from model.bundle import Bundle
 from model.errors import ConfigError, ExportError, ModelError, StageError
 from model.recommender import Query, Recommender, verify_golden
-from model.training.export import Stages, export, read_trained
+from model.training.export import ExportConfig, Stages, export, read_trained
 from model.training.graphs import export_graph
 from model.training.pipeline import Workspace
 from model.training.train import load
@@ -193,3 +193,24 @@ def test_the_manifest_says_how_it_came_about(shop_bundle: Path, stages: Stages) 
     assert facts["best_epoch"] == training["best"]
     assert facts["data"] == json.loads((stages.prepared / "report.json").read_text())
     assert facts["tokenizer"] == json.loads((stages.tokenized / "report.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_default_list_is_spread_over_the_categories_or_chosen(
+    shop_bundle: Path, stages: Stages, tmp_path: Path
+) -> None:
+    plain = Bundle.open(shop_bundle)
+    codes = [plain.catalog.semantic_id(leaf)[0] for leaf in plain.default_order[:20].tolist()]
+    wanted = plain.catalog.item_id(7)
+
+    export(stages, tmp_path / "chosen", ExportConfig(default_items=(wanted,)))
+    chosen = Bundle.open(tmp_path / "chosen")
+    unknown = ExportConfig(default_items=(wanted, "nothing"))
+    with pytest.raises(ConfigError, match=r"export\.default_items: .* does not hold 'nothing'"):
+        export(stages, tmp_path / "unknown", unknown)
+
+    assert len(plain.default_list) == 100
+    assert len(set(codes)) == min(20, len(set(plain.catalog.codes[:, 0].tolist())))
+    assert chosen.default_list == (wanted,)
+    assert chosen.bundle_id != plain.bundle_id
+    assert not (tmp_path / "unknown").exists()

@@ -1,0 +1,127 @@
+"""What is answered where the search has nothing, or nothing more, to say: the fallback chain.
+
+Popular items of the categories that the user is likely to want, then popular items, then the
+bundle's default list, which holds every item. Each link leaves out what those before it gave, and
+all of them what is not legal, so that k items come back whenever k legal items exist.
+Shapes: N items, G coarse codes (trie nodes of depth 1), D width, T history length, R items.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from model.availability import Availability
+from model.bundle import Bundle
+from model.decoder import GraphStepDecoder, SearchTree
+from model.explore import node_log_probs
+from model.types import AnyArray, FloatArray, IntArray
+
+LIKELY_MASS: Final = 0.8
+"""Likely are the fewest coarse categories that together have this probability."""
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Link:
+    """The items of one link of the chain, best first."""
+
+    source: str
+    """`popular_in_category`, `popular` or `default`."""
+    leaves: IntArray
+    """[R]"""
+    log_probs: AnyArray
+    """Logarithm of the share of the training events that each item stands for [R]."""
+
+
+class FallbackChain:
+    """The chain of one bundle."""
+
+    def __init__(self, bundle: Bundle, tree: SearchTree) -> None:
+        """Continue answers of `bundle`, whose `tree` may have a history's evidence in its biases."""
+        self._bundle = bundle
+        self._tree = tree
+        self._trie = tree.trie
+        nodes = np.arange(self._trie.depth_start[1], self._trie.depth_start[2])
+        self._first, self._end = self._trie.leaf_ranges(nodes, 1)
+        before = bundle.shares_before
+        self._log_masses = np.log(before[self._end] - before[self._first])
+        self._popular = bundle.by_popularity[: np.count_nonzero(bundle.popularity)]
+        self._by_category = bundle.popular_by_category
+        self._default = bundle.default_order
+
+    def links(
+        self,
+        wanted: int,
+        availability: Availability,
+        taken: IntArray,
+        likely: AnyArray | None,
+    ) -> list[Link]:
+        """The links of the chain that give the next `wanted` items, or all that are legal.
+
+        Args:
+            wanted: how many items.
+            availability: counts of legal items.
+            taken: leaves that are answered already.
+            likely: probability of each coarse code [G]; None where nothing is known of the user.
+        """
+        if wanted <= 0:
+            return []
+        links = []
+        if likely is not None:
+            links.append(self._in_categories(wanted, availability, taken, likely))
+        for source, order in (("popular", self._popular), ("default", self._default)):
+            gone = np.concatenate([taken, *(link.leaves for link in links)])
+            left = wanted + len(taken) - len(gone)
+            leaves = _first_legal(order, left, availability, gone)
+            links.append(Link(source, leaves, self._bundle.log_popularity(leaves)))
+        return [link for link in links if len(link.leaves)]
+
+    def shares(self, history: IntArray) -> AnyArray:
+        """The share of each coarse code in the leaves of a history [T >= 1], [G]."""
+        codes = np.searchsorted(self._end, history, side="right")
+        return np.bincount(codes, minlength=len(self._end)) / len(history)
+
+    def probabilities(self, h: FloatArray) -> AnyArray:
+        """The generator's own probability of each coarse code [G], given h [D]."""
+        decoder = GraphStepDecoder(self._bundle.graphs, self._tree)
+        coarse = (1, int(self._trie.depth_start[2]))
+        return np.exp(node_log_probs(decoder, self._trie, h, 1, coarse))
+
+    def _in_categories(
+        self, wanted: int, availability: Availability, taken: IntArray, likely: AnyArray
+    ) -> Link:
+        """Popular items of the likely categories by `p(category) * share in the category`."""
+        found: list[AnyArray] = [np.empty(0, np.int64)]
+        log_probs: list[AnyArray] = [np.empty(0)]
+        for code in _likely(likely):
+            order = self._by_category[self._first[code] : self._end[code]]
+            order = order[: np.count_nonzero(self._bundle.popularity[order])]
+            leaves = _first_legal(order, wanted, availability, taken)
+            inside = self._bundle.log_popularity(leaves) - self._log_masses[code]
+            found.append(leaves)
+            log_probs.append(np.log(likely[code]) + inside)
+        every, scores = np.concatenate(found), np.concatenate(log_probs)
+        best = np.lexsort((every, -scores))[:wanted]
+        return Link("popular_in_category", every[best], scores[best])
+
+
+def _likely(probabilities: AnyArray) -> IntArray:
+    """The fewest coarse codes that hold `LIKELY_MASS` of `probabilities` [G], likeliest first."""
+    order: IntArray = np.argsort(-probabilities, kind="stable")
+    before = np.cumsum(probabilities[order]) - probabilities[order]
+    return order[(before < LIKELY_MASS) & (probabilities[order] > 0)]
+
+
+def _first_legal(
+    order: IntArray, wanted: int, availability: Availability, taken: IntArray
+) -> IntArray:
+    """The first `wanted` leaves of `order` that are legal and not taken."""
+    chosen: list[int] = []
+    for start in range(0, len(order), _CHUNK):
+        if len(chosen) >= wanted:
+            break
+        leaves = order[start : start + _CHUNK]
+        leaves = leaves[availability.legal(leaves) & ~np.isin(leaves, taken)]
+        chosen += leaves[: wanted - len(chosen)].tolist()
+    return np.array(chosen, dtype=np.int64)

@@ -1,0 +1,172 @@
+"""Every link of the fallback chain, on a bundle whose numbers are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.attributes import Range
+from model.beam_search import BeamResult
+from model.bundle import Bundle
+from model.decoder import SearchTree
+from model.fallback import LIKELY_MASS, FallbackChain
+from model.recommender import Query, Recommendation, Recommender
+from model.types import AnyArray, FloatArray
+from tests.model.training.evaluation.toy_bundle import ITEMS, ToyGraphs, toy_bundle
+
+
+class ForgetfulGraphs(ToyGraphs):
+    """A search that comes back with one item."""
+
+    def search(self, h: FloatArray, tree: SearchTree, counts: AnyArray, width: int) -> BeamResult:
+        found = super().search(h, tree, counts, width)
+        return BeamResult(found.leaves[:1], found.log_probs[:1], None)
+
+
+class UnorderedGraphs(ForgetfulGraphs):
+    """One that cannot score level by level, like a diffusion decoder."""
+
+    can_step = False
+
+
+def bundle_with(graphs: ToyGraphs | None = None, default_list: tuple[str, ...] = ()) -> Bundle:
+    """Three rooms of four items: only the first two of each room have ever been looked at."""
+    popularity = np.array([9, 8, 0, 0, 7, 6, 0, 0, 5, 4, 0, 0])
+    made = graphs or ToyGraphs()
+    return replace(toy_bundle(), popularity=popularity, graphs=made, default_list=default_list)
+
+
+def by_source(answer: Recommendation) -> dict[str, str]:
+    """The ids that each source gave, in their order."""
+    sources = dict.fromkeys(item.source for item in answer.items)
+    return {
+        source: "".join(item.item_id for item in answer.items if item.source == source)
+        for source in sources
+    }
+
+
+def scores_fall(answer: Recommendation) -> bool:
+    scores = [item.score for item in answer.items]
+    return scores == sorted(scores, reverse=True)
+
+
+def test_generated_is_followed_by_likely_categories_by_popular_and_by_the_default_list() -> None:
+    recommender = Recommender(bundle_with(graphs=ForgetfulGraphs()))
+
+    answer = recommender.recommend(Query("l", k=12, exclude_seen=False))
+
+    chain = by_source(answer)
+    assert list(chain) == ["generated", "popular_in_category", "popular", "default"]
+    assert sorted("".join(chain.values())) == sorted(ITEMS)
+    seen = set("abefij") - set(chain["generated"])
+    assert set(chain["popular_in_category"] + chain["popular"]) == seen
+    # What is likely is what the generator says of the coarse codes.
+    h = recommender.encode(np.array([11]))
+    likely = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
+    mass = np.zeros(3)
+    np.add.at(mass, likely.leaves // 4, np.exp(likely.totals()))
+    order = np.argsort(-mass)
+    rooms = order[: 1 + int(np.searchsorted(np.cumsum(mass[order]), LIKELY_MASS))]
+    assert {ITEMS.index(item) // 4 for item in chain["popular_in_category"]} <= set(rooms)
+    assert not {ITEMS.index(item) // 4 for item in chain["popular"]} & set(rooms)
+    assert scores_fall(answer)
+
+
+def test_without_steps_the_categories_of_the_history_are_likely() -> None:
+    recommender = Recommender(bundle_with(graphs=UnorderedGraphs()))
+
+    answer = recommender.recommend(Query("iij", k=12, exclude="ij", exclude_seen=False))
+    mixed = recommender.recommend(Query("efie", k=6, exclude_seen=False, exclude="cdghkl"))
+
+    chain = by_source(answer)
+    assert "popular_in_category" not in chain  # both popular ones of the room are excluded
+    in_rooms = by_source(mixed)["popular_in_category"]
+    assert set(in_rooms) | set(by_source(mixed)["generated"]) >= set("ef")
+    assert in_rooms[0] in "ef"  # three of four visits were to this room
+
+
+def test_with_no_time_for_any_level_popular_items_of_the_historys_categories_come_first() -> None:
+    recommender = Recommender(bundle_with())
+    recommender.recommend(Query("g"))  # so that it knows how long a search takes
+
+    answer = recommender.recommend(Query("g", k=8, deadline=0.0))
+
+    assert answer.levels == 0
+    assert by_source(answer) == {
+        "popular_in_category": "ef",
+        "popular": "abij",
+        "default": "ck",
+    }
+    assert scores_fall(answer)
+    assert answer.certified is None
+
+
+def test_a_cold_start_gets_popular_items_and_then_the_default_list() -> None:
+    plain = Recommender(bundle_with()).recommend(Query(k=12))
+    chosen = Recommender(bundle_with(default_list=("l", "a", "g"))).recommend(Query(k=12))
+
+    # By turns: the third of each room, then the fourth.
+    assert by_source(plain) == {"popular": "abefij", "default": "cgkdhl"}
+    assert by_source(chosen) == {"popular": "abefij", "default": "lgckdh"}
+    assert scores_fall(plain)
+
+
+def test_without_any_event_the_default_list_is_the_answer() -> None:
+    bundle = bundle_with(default_list=("k", "b"))
+    unseen = replace(bundle, popularity=np.zeros(12, np.int64))
+
+    answer = Recommender(unseen).recommend(Query(k=5))
+
+    assert by_source(answer) == {"default": "kbaei"}
+
+
+@given(
+    history=st.text(alphabet="abcdefghijkl?", max_size=4),
+    exclude=st.text(alphabet="abcdefghijkl", max_size=10),
+    price=st.integers(0, 11),
+    k=st.integers(0, 13),
+    hurried=st.booleans(),
+    graphs=st.sampled_from([ToyGraphs(), ForgetfulGraphs(), UnorderedGraphs()]),
+)
+def test_k_items_come_back_while_k_legal_ones_exist_and_all_pass_the_filters(
+    history: str, exclude: str, price: int, k: int, hurried: bool, graphs: ToyGraphs
+) -> None:
+    recommender = Recommender(bundle_with(graphs=graphs))
+    if hurried:
+        recommender.recommend(Query("a"))
+    filters = {"price": Range(None, price)}  # an item's price is its place
+    deadline = 0.0 if hurried else np.inf
+
+    answer = recommender.recommend(
+        Query(history, k=k, exclude=exclude, filters=filters, deadline=deadline)
+    )
+
+    legal = set(ITEMS[: price + 1]) - set(exclude) - set(history)
+    ids = [item.item_id for item in answer.items]
+    assert len(set(ids)) == len(ids) == min(k, len(legal))
+    assert set(ids) <= legal
+    assert scores_fall(answer)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [((0.9, 0.1, 0.0), "ab"), ((0.5, 0.4, 0.1), "abef"), ((0.0, 1.0, 0.0), "ef")],
+)
+def test_likely_are_the_fewest_categories_that_hold_most_of_the_probability(
+    probabilities: tuple[float, ...], expected: str
+) -> None:
+    bundle = bundle_with()
+    recommender = Recommender(bundle)
+    with recommender._legal(Query(), np.empty(0, np.int64)) as availability:
+        first, *_ = FallbackChain(bundle, bundle.tree).links(
+            4, availability, np.empty(0, np.int64), np.array(probabilities)
+        )
+
+    assert first.source == "popular_in_category"
+    assert sorted(ITEMS[leaf] for leaf in first.leaves.tolist()) == sorted(expected)
+    assert np.diff(first.log_probs).max(initial=-1) <= 0
+    # The share of the category times the share in it: 10 of the 21 smoothed events of the room.
+    if expected == "ab":
+        np.testing.assert_allclose(first.log_probs[0], np.log(0.9 * 10 / 21))
