@@ -38,7 +38,7 @@ class FallbackChain:
     """The chain of one bundle."""
 
     def __init__(self, bundle: Bundle, tree: SearchTree) -> None:
-        """Continue answers of `bundle`, whose `tree` may have a history's evidence in its biases."""
+        """Serve `bundle`, whose `tree` may have a history's evidence in its biases."""
         self._bundle = bundle
         self._tree = tree
         self._trie = tree.trie
