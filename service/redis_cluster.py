@@ -57,7 +57,7 @@ class RedisCluster:
         return [*known, "open"] if None in self._owners else known
 
     async def start(self) -> None:
-        """Connect; a cluster that is down is looked for later, after a second at most."""
+        """Connect; a cluster that is down is looked for later, after two seconds at most."""
         reason: str | None = "timeout"
         with suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
@@ -162,15 +162,14 @@ class RedisCluster:
             )
             owners[first : last + 1] = [master] * (last + 1 - first)
             nodes |= dict.fromkeys((master, *replicas))
-        self._nodes = tuple(nodes)
+        masters = {owner for owner in owners if owner is not None}
         if owners != self._owners:
-            self._owners = owners
-            masters = {owner for owner in owners if owner is not None}
             _LOGGER.info("redis_cluster_changed", extra={"masters": len(masters)})
-            for node in self._servers.keys() - masters:
-                self._spawn(self._servers.pop(node).close())
-            for node in masters:
-                self._server(node)
+        self._nodes, self._owners = tuple(nodes), owners
+        for node in self._servers.keys() - masters:
+            self._spawn(self._servers.pop(node).close())
+        for node in masters:
+            self._server(node)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

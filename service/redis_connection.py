@@ -57,7 +57,7 @@ class RedisConnection:
         return self.circuit == "closed"
 
     async def start(self) -> None:
-        """Connect; where Redis is down this takes a few seconds at most, and it is found later."""
+        """Connect; where Redis is down this takes two seconds at most, and it is found later."""
         await self._redis.start()
 
     async def close(self) -> None:
