@@ -12,6 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,14 +128,18 @@ def _memory(site: Site, ids: list[str]) -> dict[str, float]:
     """Anonymous memory of the service, in MiB, by workers, after answers by all of them."""
     found = {}
     for workers in WORKERS:
-        settings = {"workers": workers, **PATIENT}
+        settings = {"workers": workers, "deadline_ms": 60_000, **PATIENT}
         with (
             serving(COMMANDS["service"], site.bundle, site.redis, **settings) as (url, watched),
             httpx2.Client(base_url=url, trust_env=False, verify=False, timeout=60) as client,
+            ThreadPoolExecutor(2 * workers) as clients,
         ):
-            for number in range(20 * workers):
-                body = {"history": [ids[(number * 7 + n) % len(ids)] for n in range(20)]}
+
+            def ask(first: int, client: httpx2.Client = client) -> None:
+                body = {"history": [ids[(first + n) % len(ids)] for n in range(20)]}
                 client.post("/v1/recommend", json=body).raise_for_status()
+
+            list(clients.map(ask, range(0, 140 * workers, 7)))
             found[str(workers)] = _anonymous_mib(watched["service"].pid)
     return found
 
