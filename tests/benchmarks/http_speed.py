@@ -143,7 +143,7 @@ def load(
         "RUN": str(time.time_ns()),
         "STORED": "yes" if stored else "",
     }
-    before = {name: _cpu_seconds(process) for name, process in watched.items()}
+    before = {name: processor_seconds(process) for name, process in watched.items()}
     began = time.monotonic()
     with subprocess.Popen(
         [k6, "run", "-q", "--summary-export", str(summary), str(SCRIPT)],
@@ -156,14 +156,14 @@ def load(
     if load.returncode not in (0, 99):
         message = f"k6 ended with {load.returncode}"
         raise RuntimeError(message)
-    used = {name: _cpu_seconds(process) - before[name] for name, process in watched.items()}
+    used = {name: processor_seconds(process) - before[name] for name, process in watched.items()}
     used["k6"] = usage.ru_utime + usage.ru_stime
     shares = {name: seconds / elapsed for name, seconds in used.items()}
     facts = _facts(json.loads(summary.read_text()))
-    return {"rate": rate, "cpu_seconds": used, "cpu_shares": shares} | facts
+    return {"rate": rate, "elapsed": elapsed, "cpu_seconds": used, "cpu_shares": shares} | facts
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def processor_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 

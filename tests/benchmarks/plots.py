@@ -61,9 +61,8 @@ def _http(axes: Axes, result: dict[str, Any]) -> None:
 
 def _sizing(axes: Axes, result: dict[str, Any]) -> None:
     runs = result["rates"].values()
-    low = result["rates"]["low"]
     axes.plot([r["rate"] for r in runs], [r["goodput"] for r in runs], marker="o", label="answered")
-    predicted = low["answered"] / low["cpu_seconds"]["service"]
+    predicted = result["costs"]["predicted"]
     axes.axhline(predicted, color="black", linestyle=":", label="predicted for one core")
     axes.set(xlabel="requests per second asked for", ylabel="per second", title="One core")
     axes.legend()

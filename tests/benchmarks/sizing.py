@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,13 @@ import psutil
 
 from model.bundle import Bundle
 from service.schemas import EVENTS_MAX
-from tests.benchmarks.http_speed import COMMANDS, SECONDS, load, serving
+from tests.benchmarks.http_speed import (
+    COMMANDS,
+    SECONDS,
+    load,
+    processor_seconds,
+    serving,
+)
 from tests.contract.redis_server import RedisServer, find_executable
 
 LOW_RATE = 20
@@ -68,11 +76,20 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
             site = Site(bundle_path, items, server, k6)
             stored = _bytes_per_user(site, ids)
             server.flush()
-            found = {"stored": stored, "memory": _memory(site, ids), "rates": _rates(site)}
+            memory = _memory(site, ids)
+            costs, rates = _rates(site)
         finally:
             server.kill()
     files = sum(path.stat().st_size for path in bundle_path.rglob("*") if path.is_file())
-    return {"bundle": bundle.bundle_id, "items": len(ids), "files_mib": files / MIB, **found}
+    return {
+        "bundle": bundle.bundle_id,
+        "items": len(ids),
+        "files_mib": files / MIB,
+        "stored": stored,
+        "memory": memory,
+        "costs": costs,
+        "rates": rates,
+    }
 
 
 def _bytes_per_user(site: Site, ids: list[str]) -> dict[str, float]:
@@ -111,14 +128,18 @@ def _memory(site: Site, ids: list[str]) -> dict[str, float]:
     """Anonymous memory of the service, in MiB, by workers, after answers by all of them."""
     found = {}
     for workers in WORKERS:
-        settings = {"workers": workers, **PATIENT}
+        settings = {"workers": workers, "deadline_ms": 60_000, **PATIENT}
         with (
             serving(COMMANDS["service"], site.bundle, site.redis, **settings) as (url, watched),
             httpx2.Client(base_url=url, trust_env=False, verify=False, timeout=60) as client,
+            ThreadPoolExecutor(2 * workers) as clients,
         ):
-            for number in range(20 * workers):
-                body = {"history": [ids[(number * 7 + n) % len(ids)] for n in range(20)]}
+
+            def ask(first: int, client: httpx2.Client = client) -> None:
+                body = {"history": [ids[(first + n) % len(ids)] for n in range(20)]}
                 client.post("/v1/recommend", json=body).raise_for_status()
+
+            list(clients.map(ask, range(0, 140 * workers, 7)))
             found[str(workers)] = _anonymous_mib(watched["service"].pid)
     return found
 
@@ -131,8 +152,8 @@ def _anonymous_mib(pid: int) -> float:
     return int(found[1]) / 1_024
 
 
-def _rates(site: Site) -> dict[str, dict[str, Any]]:
-    """Runs at a low rate, at the rate that is planned with, and beyond what one core can do."""
+def _rates(site: Site) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Costs, and runs at a low rate, at the planned one, and beyond what one core can do."""
     settings = {"workers": 1, **PATIENT}
     with (
         serving(COMMANDS["service"], site.bundle, site.redis, **settings) as (url, watched),
@@ -143,10 +164,13 @@ def _rates(site: Site) -> dict[str, dict[str, Any]]:
         def run(rate: float) -> dict[str, Any]:
             return load(site.k6, url, site.items, watched, max(1, round(rate)), stored=True)
 
+        idle = _idle_cores(watched)
         low = run(LOW_RATE)
-        predicted = 1 / cpu_seconds(low, "service")
+        one = {name: _cpu_seconds(low, name, idle[name]) for name in watched}
+        predicted = (1 - idle["service"]) / one["service"]
         planned, over = run(TARGET * predicted), run(TOO_MUCH * predicted)
-    return {"low": low, "planned": planned, "too much": over}
+    costs = {"idle": idle, "request": one, "predicted": predicted}
+    return costs, {"low": low, "planned": planned, "too much": over}
 
 
 @contextmanager
@@ -164,26 +188,41 @@ def one_core_held(service: psutil.Process, redis: psutil.Process) -> Iterator[No
         os.sched_setaffinity(0, cores)
 
 
-def cpu_seconds(run: dict[str, Any], process: str) -> float:
-    """Processor time of one answered request."""
-    return float(run["cpu_seconds"][process] / max(1, run["answered"]))
+def _idle_cores(watched: dict[str, psutil.Process]) -> dict[str, float]:
+    """Share of a core that each process uses when nobody asks for anything."""
+    before = {name: processor_seconds(process) for name, process in watched.items()}
+    began = time.monotonic()
+    time.sleep(SECONDS)
+    elapsed = time.monotonic() - began
+    return {
+        name: (processor_seconds(process) - before[name]) / elapsed
+        for name, process in watched.items()
+    }
+
+
+def _cpu_seconds(run: dict[str, Any], process: str, idle: float) -> float:
+    """Processor time of one answered request, beside what the process uses anyhow."""
+    used = run["cpu_seconds"][process] - idle * run["elapsed"]
+    return float(max(used, 1e-6) / max(1, run["answered"]))
 
 
 def table(result: dict[str, Any], price: float) -> str:
     """The measured constants, the predictions from them, and what was reached."""
-    low, planned, over = (result["rates"][name] for name in ("low", "planned", "too much"))
-    own, redis = cpu_seconds(low, "service"), cpu_seconds(low, "Redis")
+    planned, over = result["rates"]["planned"], result["rates"]["too much"]
+    costs = result["costs"]
+    own, predicted = costs["request"]["service"], costs["predicted"]
     share = over["cpu_seconds"]["service"] / SECONDS
     reached = over["answered"] / max(1e-9, over["cpu_seconds"]["service"])
     few, many = (result["memory"][str(workers)] for workers in WORKERS)
     hours = own * 1e6 / TARGET / 3_600
     rows = {
         "processor time per request, service": f"{own * 1e3:.2f} ms",
-        "processor time per request, Redis": f"{redis * 1e3:.2f} ms",
-        "predicted: one core is used up at": f"{1 / own:.0f} requests/s",
+        "processor time per request, Redis": f"{costs['request']['Redis'] * 1e3:.2f} ms",
+        "processor time without requests, service": f"{costs['idle']['service']:.1%} of a core",
+        "predicted: one core is used up at": f"{predicted:.0f} requests/s",
         f"reached, asked for {over['rate']}/s": (
             f"{over['goodput']:.0f} answers/s with {share:.2f} of the core: {reached:.0f} per "
-            f"second of processor time, {reached * own:.0%} of the prediction"
+            f"second of processor time, {reached / predicted:.0%} of the prediction"
         ),
         f"planned with, {TARGET:.0%} of the prediction: {planned['rate']}/s": (
             f"{planned['answered']} x 200, {planned['refused']} x 429, p50 {planned['p50_ms']:.0f} "

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -214,7 +215,7 @@ async def test_as_many_requests_as_workers_never_wait(start_app: AppClient) -> N
 
 async def test_a_request_whose_time_is_up_leaves_the_queue(start_app: AppClient) -> None:
     slow = GatedRecommender()
-    async with start_app(always(slow), deadline_ms=50) as client:
+    async with start_app(always(slow), deadline_ms=500) as client:
         computed = asyncio.create_task(client.post("/v1/recommend", json={}))
         assert await asyncio.to_thread(slow.entered.acquire, timeout=10)
         queued = await client.post("/v1/recommend", json={})
@@ -301,7 +302,7 @@ async def test_a_stopping_service_refuses_what_waits(start_app: AppClient) -> No
 async def test_without_redis_the_given_history_answers(
     start_app: AppClient, own_redis_server: RedisServer
 ) -> None:
-    async with start_app(state_url=own_redis_server.url) as client:
+    async with start_app(state_url=own_redis_server.url, state_read_deadline_ms=200) as client:
         event = {"event_id": "1", "user_id": "u", "item_id": "polish"}
         assert (await client.post("/v1/events", json=event)).status_code == 200
         assert "polish" not in ids(await recommend(client, user_id="u"))
@@ -314,7 +315,8 @@ async def test_without_redis_the_given_history_answers(
             answer = await recommend(client, user_id="u")
             assert answer["degraded"] == without_state
             assert ids(answer)[0] == "polish"
-        assert answer["took_ms"] < 30
+        # The last ones did not even wait for it.
+        assert re.search(r'op="read",outcome="open"} [1-9]', await client.scrape())
         assert (await recommend(client, history=["soap"]))["degraded"] is None
         refused = await client.post("/v1/events", json={**event, "event_id": "2"})
         found = check_problem(refused, 503, "events_not_stored", more=("results",))
