@@ -1,8 +1,9 @@
 """The event log: what a service wrote down of events and answers, for the next training.
 
-A folder of segments, `<UTC time>-<random>.jsonl`, one JSON object per line. Several services may
-write into one folder, each into segments of its own, which it holds locked (flock) while it does.
-Every record has `kind` and `logged_ms` (milliseconds of Unix time):
+A folder of segments, `<UTC time>-<random>.jsonl`, one JSON object per line, in UTF-8 and with no
+more escapes than JSON needs, so that a user id is found by its bytes. Several services may write
+into one folder, each into segments of its own, which it holds locked (flock) while it does. Every
+record has `kind` and `logged_ms` (milliseconds of Unix time):
 
     event       event_id, user_id, item_id, timestamp (seconds), type; with a recommendation also
                 recommendation_id, and, where it was attributed, recommended_ms, bundle, variant,

@@ -61,11 +61,11 @@ class Batch:
 class RedisEventLog:
     """The log of all replicas that share a Redis; means what `FolderEventLog` means."""
 
-    def __init__(self, connection: RedisConnection, metrics: Metrics, *, max_records: int) -> None:
-        """Log by the connection, at most about `max_records` records in each stream."""
+    def __init__(self, connection: RedisConnection, metrics: Metrics, *, max_entries: int) -> None:
+        """Log by the connection, at most about `max_entries` records in each stream."""
         self._connection = connection
         self._metrics = metrics
-        self._max_records = max_records
+        self._max_entries = max_entries
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_MAX)
         self._writing: asyncio.Task[None] | None = None
 
@@ -192,9 +192,9 @@ class RedisEventLog:
     async def _add(self, stream: str, lines: Sequence[bytes], deadline_seconds: float) -> None:
         texts = [line.decode().rstrip("\n") for line in lines]
         length, pushed_out = await self._connection.run(
-            _APPEND, [_key(stream)], [self._max_records, *texts], deadline_seconds=deadline_seconds
+            _APPEND, [_key(stream)], [self._max_entries, *texts], deadline_seconds=deadline_seconds
         )
-        self._metrics.log_fill[stream].set(length / self._max_records)
+        self._metrics.log_fill[stream].set(length / self._max_entries)
         self._metrics.log_pushed_out[stream].inc(pushed_out)
 
 

@@ -290,8 +290,8 @@ def make_event_log(store: UserStateStore, settings: Settings, metrics: Metrics) 
         return FolderEventLog(settings.event_log, metrics)
     if not isinstance(store, RedisUserState):
         raise TypeError("an event log in Redis without a state in Redis; this is a bug")
-    most = settings.event_log_max_records
-    return RedisEventLog(store.connection, metrics, max_records=most)
+    most = settings.event_log_max_entries
+    return RedisEventLog(store.connection, metrics, max_entries=most)
 
 
 def make_rollout_store(store: UserStateStore, settings: Settings) -> RolloutStore:

@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         description="Where accepted events and impressions are logged to, for `cofine prepare`: a "
         "folder, or `redis` for that of the state; nothing is logged without it.",
     )
-    event_log_max_records: int = Field(
+    event_log_max_entries: int = Field(
         default=1_000_000,
         ge=1_000,
         le=1_000_000_000,

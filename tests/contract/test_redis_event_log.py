@@ -52,13 +52,13 @@ def settings_of(server: RedisServer) -> Settings:
 
 @asynccontextmanager
 async def logging_to(
-    server: RedisServer, max_records: int = 100_000
+    server: RedisServer, max_entries: int = 100_000
 ) -> AsyncIterator[tuple[RedisEventLog, Metrics]]:
     metrics = Metrics()
     store = make_store(settings_of(server), metrics)
     assert isinstance(store, RedisUserState)
     await store.start()
-    log = RedisEventLog(store.connection, metrics, max_records=max_records)
+    log = RedisEventLog(store.connection, metrics, max_entries=max_entries)
     log.start()
     yield log, metrics
     await log.close()
@@ -98,7 +98,7 @@ async def test_what_was_confirmed_survives_a_kill_and_the_rest_is_refused(
         durable_server.kill()
         for kind in ("event", "erasure"):
             with pytest.raises(EventLogUnavailableError):
-                await log.append(kind, [{"event_id": "lost"}], deadline_seconds=SECONDS)  # type: ignore[arg-type]
+                await log.append(kind, [{"event_id": "lost"}], deadline_seconds=SECONDS)
             labels = {"kind": kind, "outcome": "failed"}
             assert sample(metrics, "cofine_event_log_records_total", **labels) == 1
         with pytest.raises(EventLogUnavailableError):
@@ -138,7 +138,7 @@ async def test_a_full_stream_loses_its_oldest_and_says_so(
     redis_server: RedisServer, folder: Path
 ) -> None:
     redis_server.flush()
-    async with logging_to(redis_server, max_records=1_000) as (log, metrics):
+    async with logging_to(redis_server, max_entries=1_000) as (log, metrics):
         for number in range(250):
             log.offer_impression({"user_id": "ann", "number": number})
         for start in range(0, 3_000, 100):

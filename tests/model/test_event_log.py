@@ -32,7 +32,8 @@ def impression(user_id: str | None, logged_ms: int) -> dict[str, Any]:
 
 def write(folder: Path, name: str, *records: dict[str, Any], torn: str = "") -> Path:
     segment = folder / f"{name}.jsonl"
-    segment.write_text("".join(json.dumps(each) + "\n" for each in records) + torn, "utf-8")
+    lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in records]
+    segment.write_text("".join(lines) + torn, "utf-8")
     return segment
 
 
@@ -104,8 +105,9 @@ def test_all_records_of_a_user_are_found_in_whatever_pieces_they_are_read(
     monkeypatch.setattr(event_log, "_BLOCK_BYTES", block_bytes)
     user = 'ann "\u2028" \u00e9'
     mine = [event(user, "a", 3), impression(user, 4), event(user, "b" * 300, 5)]
+    torn = json.dumps(event(user, "torn", 7), ensure_ascii=False)
     write(tmp_path, "1", event("bob", user, 1), mine[0], event(f"{user} two", "c", 3))
-    write(tmp_path, "2", *mine[1:], impression(None, 6), torn=json.dumps(event(user, "torn", 7)))
+    write(tmp_path, "2", *mine[1:], impression(None, 6), torn=torn)
     assert found(tmp_path, user) == mine
     assert found(tmp_path, "nobody") == []
     write(tmp_path, "3", erasure(user, 4), erasure(user, 2), event(user, user_digest(user), 6))

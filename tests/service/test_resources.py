@@ -21,6 +21,8 @@ async def test_an_unknown_user_is_empty(client: Client) -> None:
         "event_ids": [],
         "events": 0,
         "history_version": 0,
+        "served_lists": [],
+        "counted_requests": [],
     }
 
 
