@@ -7,7 +7,8 @@ of `BLOCK` children, and only the blocks of parents with several children are re
 logits return to the rectangle for the softmax over all children of a parent. An only child has the
 probability 1 whatever the network says, and nothing is asked. What every level computes of h alone
 is computed once. Written with ONNX operators, because a block costs one multiplication of a matrix
-and a vector this way. Every export is checked against PyTorch and NumPy (`model/training/parity.py`).
+and a vector this way. Every export is checked against PyTorch and NumPy
+(`model/training/parity.py`).
 
 Shapes: W beams, C slots of a depth in K = C / BLOCK blocks, R blocks that hold children, Q beams
 whose node has several, B blocks of these, D width, L levels, M trie nodes.
@@ -214,7 +215,8 @@ class _DecoderGraph:
         logits = op.Squeeze(products, self._two)
         logits = op.Add(logits, op.Gather(tree["biases"], choices.nodes))
         # Whatever number an only child has, its share is 1.
-        alone = op.Expand(self._constant("alone", np.float32([0])), op.Shape(children.exist))
+        nought = self._constant("nought", np.array([0], dtype=np.float32))
+        alone = op.Expand(nought, op.Shape(children.exist))
         rows = op.Where(children.exist, op.ScatterND(alone, choices.places, logits), self._never)
         rows = op.Reshape(rows, self._constant("rows", [0, -1]))
         blocks = op.Reshape(op.LogSoftmax(rows, axis=-1), self._constant("back", [0, -1, BLOCK]))
