@@ -4,6 +4,8 @@ Names start with `cofine_`, times are in seconds, labels are few and never hold 
 Children of a label are made at once, so that 0 is exported before the first event.
 """
 
+import bisect
+import collections
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
@@ -36,6 +38,7 @@ ITEM_SOURCES = ("generated", "partial", "popular", OTHER)
 EVENT_TYPES = ("view", "cart", "purchase", "dislike", OTHER)
 RANKS = {1: "1", 3: "2-3", 10: "4-10", 30: "11-30"}
 RANK_BUCKETS = (*RANKS.values(), "31+")
+_LAST_RANKS = tuple(RANKS)
 UNATTRIBUTED_REASONS = ("none", "invalid", "expired", "not_served")
 LOG_KINDS = ("event", "impression", "erasure")
 LOG_OUTCOMES = ("written", "failed", "dropped")
@@ -223,10 +226,14 @@ class Metrics:
             for outcome in LOG_OUTCOMES
         }
 
-    def count_impression(self, source: str, rank: int) -> None:
-        """Count an item in an answer."""
-        known = source if source in ITEM_SOURCES else OTHER
-        self._impressions[known, _rank_bucket(rank)].inc()
+    def count_impressions(self, items: Iterable[tuple[str, int]]) -> None:
+        """Count the items of an answer, each by its source and rank."""
+        places = collections.Counter(
+            (source if source in ITEM_SOURCES else OTHER, _rank_bucket(rank))
+            for source, rank in items
+        )
+        for place, number in places.items():
+            self._impressions[place].inc(number)
 
     def count_attributed(self, event_type: str, source: str, rank: int) -> None:
         """Count an accepted event on an item that was recommended."""
@@ -345,7 +352,7 @@ class Metrics:
 
 
 def _rank_bucket(rank: int) -> str:
-    return next((name for last, name in RANKS.items() if rank <= last), RANK_BUCKETS[-1])
+    return RANK_BUCKETS[bisect.bisect_left(_LAST_RANKS, rank)]
 
 
 def _counters(
