@@ -1,8 +1,8 @@
 """The leaves of the items that requests named lately.
 
 What a user has seen is named again with every request of the user, up to a thousand item ids.
-Finding them in the index of a catalogue that no cache holds takes three times as long as finding
-them here (`docs/performance.md`).
+Finding them in the index of a large catalogue, which no processor's cache holds, takes several
+times as long as finding them here.
 """
 
 from collections.abc import Sequence

@@ -146,7 +146,7 @@ class Trie:
     def _parents(self) -> IntArray:
         """Parent of every node, int32 [M]; the root's is itself.
 
-        Looking a thousand parents up among the first children instead took four times as long.
+        Kept, because searching for each among the first children reads memory all over the place.
         """
         inner = np.arange(len(self.child_start) - 1, dtype=np.int32)
         return np.concatenate([np.zeros(1, np.int32), np.repeat(inner, np.diff(self.child_start))])

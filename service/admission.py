@@ -1,15 +1,15 @@
 """Refusing what could not be answered in time, before anything is spent on it; plain ASGI.
 
-Stands before everything else, also before the body is read: under overload nearly every request is
-refused, and reading, parsing and logging them all took the processor that the answers need. A
-refusal costs one comparison and an answer that was built before. It is measured like any other
-answer, but the log only counts it, once a second.
+Stands before everything else, the framework's own layers included, and before the body is read:
+under overload nearly every request is refused, and reading, parsing and logging them all took the
+processor that the answers need. A refusal costs one comparison and an answer that was built before.
+It is measured like any other answer, but the log only counts it, once a second.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,10 +29,24 @@ class Admission:
     """Lets a request for a computation in when it can be answered within its time."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, routes: Sequence[str], deadline_seconds: float
+        self,
+        app: ASGIApp,
+        engine: Callable[[], Engine],
+        metrics: Metrics,
+        routes: Sequence[str],
+        deadline_seconds: float,
     ) -> None:
-        """Wrap `app`; a POST to one of `routes` is such a request and has `deadline_seconds`."""
+        """Wrap `app`.
+
+        Args:
+            app: what answers the requests that are let in.
+            engine: returns what computes now.
+            metrics: of the application.
+            routes: a POST to one of them is a request for a computation.
+            deadline_seconds: that it has.
+        """
         self._app = app
+        self._engine = engine
         self._metrics = metrics
         self._deadline_seconds = deadline_seconds
         self._answers: dict[Refusal, PreparedRefusal] = {}
@@ -50,7 +64,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        engine: Engine = scope["app"].state.serving.engine
+        engine = self._engine()
         refusal = engine.refusal(self._inside, self._deadline_seconds)
         if refusal is None:
             await self._let_in(scope, receive, send)

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from service import problems
 from service.access_control import AccessControl, own_user_only
@@ -65,6 +66,21 @@ _ROUTERS = (
 )
 
 
+class AdmittingApp(FastAPI):
+    """An application that admission stands before, also before the layers of the framework."""
+
+    def admit(self, metrics: Metrics, deadline_seconds: float) -> None:
+        """Begin to refuse what could not be computed within `deadline_seconds`."""
+        routes = (recommend.PATH, recommend_batch.PATH, explore.PATH)
+        self._admission = Admission(
+            super().__call__, lambda: self.state.serving.engine, metrics, routes, deadline_seconds
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run or refuse one request."""
+        await self._admission(scope, receive, send)
+
+
 def create_app(
     settings: Settings | None = None,
     bundle: ServedBundle | None = None,
@@ -103,13 +119,15 @@ def create_app(
         if export is not None:
             await asyncio.to_thread(export.close)
 
-    app = FastAPI(
+    app = AdmittingApp(
         title="Cofine",
         summary="Coarse-to-fine recommendations.",
         version=service_version(),
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        # Metrics and traces are the service's own; looking for others took a share of each request.
+        telemetry={"metrics": False, "tracing": False, "logs": False},
         dependencies=[Depends(own_user_only)],
         exception_handlers={
             ServiceError: problems.on_service_error,
@@ -130,12 +148,7 @@ def create_app(
         _share_with_pages(app, chosen.cors_origins)
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
     app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
-    app.add_middleware(
-        Admission,
-        metrics=measured,
-        routes=(recommend.PATH, recommend_batch.PATH, explore.PATH),
-        deadline_seconds=chosen.deadline_ms / 1_000,
-    )
+    app.admit(measured, chosen.deadline_ms / 1_000)
     measured.expect_routes(
         (route.path_format, method, route.status_code or 200)
         for route in _api_routes()

@@ -36,8 +36,7 @@ class Impressions:
             context: what the caller wants logged with it.
         """
         recommendation_id = self._ids.issue(items, bundle=bundle, variant=variant)
-        for item in items:
-            self._metrics.count_impression(item.source, item.rank)
+        self._metrics.count_impressions((item.source, item.rank) for item in items)
         if self._log is not None:
             self._log.offer_impression(
                 {

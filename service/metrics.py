@@ -4,6 +4,8 @@ Names start with `cofine_`, times are in seconds, labels are few and never hold 
 Children of a label are made at once, so that 0 is exported before the first event.
 """
 
+import bisect
+import collections
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import (
@@ -39,6 +41,7 @@ SOURCES = (*(source for source in ITEM_SOURCES if source != OTHER), "empty")
 EVENT_TYPES = ("view", "cart", "purchase", "dislike", OTHER)
 RANKS = {1: "1", 3: "2-3", 10: "4-10", 30: "11-30"}
 RANK_BUCKETS = (*RANKS.values(), "31+")
+_LAST_RANKS = tuple(RANKS)
 UNATTRIBUTED_REASONS = ("none", "invalid", "expired", "not_served")
 LOG_KINDS = ("event", "impression", "erasure")
 LOG_OUTCOMES = ("written", "failed", "dropped")
@@ -241,10 +244,14 @@ class Metrics:
         )
         self.log_fill = {stream: fill.labels(stream) for stream in LOG_STREAMS}
 
-    def count_impression(self, source: str, rank: int) -> None:
-        """Count an item in an answer."""
-        known = source if source in ITEM_SOURCES else OTHER
-        self._impressions[known, _rank_bucket(rank)].inc()
+    def count_impressions(self, items: Iterable[tuple[str, int]]) -> None:
+        """Count the items of an answer, each by its source and rank."""
+        places = collections.Counter(
+            (source if source in ITEM_SOURCES else OTHER, _rank_bucket(rank))
+            for source, rank in items
+        )
+        for place, number in places.items():
+            self._impressions[place].inc(number)
 
     def count_attributed(self, event_type: str, source: str, rank: int) -> None:
         """Count an accepted event on an item that was recommended."""
@@ -363,7 +370,7 @@ class Metrics:
 
 
 def _rank_bucket(rank: int) -> str:
-    return next((name for last, name in RANKS.items() if rank <= last), RANK_BUCKETS[-1])
+    return RANK_BUCKETS[bisect.bisect_left(_LAST_RANKS, rank)]
 
 
 def _counters(

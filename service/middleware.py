@@ -9,8 +9,8 @@ bytes and in time, before anything else runs.
 import asyncio
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,6 +29,7 @@ from service.problems import (
 )
 
 REQUEST_ID_HEADER = "X-Request-ID"
+_ID_BYTES = 16
 _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _LOGGER = logging.getLogger("service.access")
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -175,7 +176,7 @@ async def _refuse(kind: Kind, detail: str, scope: Scope, receive: Receive, send:
 def request_id_of(headers: Headers) -> str:
     """Return the client's id when it is harmless, else a new one."""
     given = headers.get(REQUEST_ID_HEADER, "")
-    return given if _GOOD_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _GOOD_REQUEST_ID.fullmatch(given) else secrets.token_hex(_ID_BYTES)
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

@@ -34,6 +34,8 @@ ATTRIBUTION_SECONDS = 86_400
 _FORMAT = 1
 _TIME_BYTES, _RANDOM_BYTES, _RANK_BYTES, _ITEM_BYTES, _TAG_BYTES = 6, 6, 2, 3, 16
 _SOURCE_BITS = 4
+_SOURCE_MASK = (1 << _SOURCE_BITS) - 1
+_SOURCE_NUMBERS = {source: number for number, source in enumerate(ITEM_SOURCES)}
 _AHEAD_MS = 60_000  # what the clocks of two replicas may differ by
 
 UnattributedReason: TypeAlias = Literal["invalid", "expired", "not_served"]
@@ -128,7 +130,7 @@ class RecommendationIds:
         for place in range(len(marks) // _ITEM_BYTES):
             mark = int.from_bytes(marks[place * _ITEM_BYTES : (place + 1) * _ITEM_BYTES])
             if mark >> _SOURCE_BITS == hash_bits:
-                source = ITEM_SOURCES[mark & ((1 << _SOURCE_BITS) - 1)]
+                source = ITEM_SOURCES[mark & _SOURCE_MASK]
                 rank = first_rank + place
                 return Attribution(recommended_ms, bundle.decode(), variant.decode(), rank, source)
         return "not_served"
@@ -159,11 +161,16 @@ def _item_hashing(random: bytes) -> "hashlib.blake2b":
 
 
 def _item_mark(hashing: "hashlib.blake2b", item_id: str, source: str) -> bytes:
-    number = ITEM_SOURCES.index(source if source in ITEM_SOURCES else OTHER)
-    return ((_item_hash(hashing, item_id) << _SOURCE_BITS) | number).to_bytes(_ITEM_BYTES)
+    digest = _item_digest(hashing, item_id)
+    number = _SOURCE_NUMBERS.get(source, _SOURCE_NUMBERS[OTHER])
+    return digest[:-1] + bytes((digest[-1] & ~_SOURCE_MASK | number,))
 
 
 def _item_hash(hashing: "hashlib.blake2b", item_id: str) -> int:
+    return int.from_bytes(_item_digest(hashing, item_id)) >> _SOURCE_BITS
+
+
+def _item_digest(hashing: "hashlib.blake2b", item_id: str) -> bytes:
     one = hashing.copy()
     one.update(item_id.encode())
-    return int.from_bytes(one.digest()) >> _SOURCE_BITS
+    return one.digest()

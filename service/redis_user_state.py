@@ -307,7 +307,8 @@ class RedisUserState:
 
 def user_keys(user_id: str) -> list[str]:
     """Return the user's keys in the order of the scripts' KEYS."""
-    return [f"cofine:{{u:{_encoded(user_id)}}}:{what}:{_SCHEMA}" for what in _KEYS]
+    tag = f"{{u:{_encoded(user_id)}}}"
+    return [f"cofine:{tag}:{what}:{_SCHEMA}" for what in _KEYS]
 
 
 def lists_key(user_id: str | None, recommendation_id: str) -> str:

@@ -215,7 +215,8 @@ class _DecoderGraph:
         logits = op.Squeeze(products, self._two)
         logits = op.Add(logits, op.Gather(tree["biases"], choices.nodes))
         # Whatever number an only child has, its share is 1.
-        alone = op.Expand(self._constant("alone", np.float32([0])), op.Shape(children.exist))
+        nought = self._constant("nought", np.array([0], dtype=np.float32))
+        alone = op.Expand(nought, op.Shape(children.exist))
         rows = op.Where(children.exist, op.ScatterND(alone, choices.places, logits), self._never)
         rows = op.Reshape(rows, self._constant("rows", [0, -1]))
         blocks = op.Reshape(op.LogSoftmax(rows, axis=-1), self._constant("back", [0, -1, BLOCK]))

@@ -146,9 +146,11 @@ async def _keep(
     served: Sequence[str],
     deadline: float,
 ) -> None:
-    """Keep what was served; without it the next page says `degraded.paging`."""
+    """Keep what was served, if there is time; without it the next page says `degraded.paging`."""
     most_seconds = serving.settings.state_read_deadline_ms / 1_000
-    left_seconds = max(LATE_SECONDS, deadline - time.perf_counter())
+    left_seconds = deadline + LATE_SECONDS - time.perf_counter()
+    if left_seconds <= 0:  # whoever was in such a hurry for the items does not wait for this
+        return
     with contextlib.suppress(StateUnavailableError):
         await serving.store.keep_list(
             user_id,

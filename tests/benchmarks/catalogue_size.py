@@ -28,6 +28,7 @@ from tests.benchmarks.synthetic_catalogue import (
 from tests.benchmarks.timing import take_turns
 
 BEAMS = 50
+READ_SEARCHES = 20
 HNSW_MAX_ITEMS = 100_000
 """Building for a million items on one thread takes many minutes."""
 FILTERED_ITEMS = 1_000_000
@@ -50,13 +51,15 @@ def _measure_size(items: int, graphs: Graphs, folder: Path, rounds: int) -> dict
     timings = take_turns(_searches(graphs, loaded), rounds=rounds)
     # Buffers of ONNX Runtime are in it, the mapped arrays are not.
     resident = _anonymous_bytes() - before
+    links = trie.item_start + trie.node_count  # first children and parents
     return {
         "items": items,
         "nodes": trie.node_count,
         "children": [int(most) for most in trie.branching],
+        "children_read": children_read(graphs, loaded),
         "build_seconds": build_seconds,
         "load_seconds": loaded.seconds,
-        "trie_bytes_per_item": trie.child_start.nbytes / items,
+        "trie_bytes_per_item": trie.child_start.itemsize * links / items,
         "counts_bytes_per_item": loaded.counts.nbytes / items,
         "vector_bytes_per_item": loaded.tree.vectors.nbytes / items,
         "resident_mib": resident / 2**20,
@@ -83,6 +86,19 @@ def _searches(graphs: Graphs, loaded: Loaded) -> dict[str, Callable[[], object]]
     return searches
 
 
+def children_read(graphs: Graphs, loaded: Loaded) -> int:
+    """How many children the nodes have that a search follows to what it finds, on the average."""
+    tree = loaded.tree
+    generator = np.random.default_rng(2)
+    read = []
+    for _ in range(READ_SEARCHES):
+        h = generator.normal(size=WIDTH).astype(np.float32)
+        found = graphs.search(h, tree, loaded.counts, BEAMS)
+        nodes = np.unique(tree.trie.paths(found.leaves)[:, :-1])
+        read.append(np.sum(tree.trie.child_start[nodes + 1] - tree.trie.child_start[nodes]))
+    return round(float(np.mean(read)))
+
+
 def _anonymous_bytes() -> int:
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
@@ -94,12 +110,12 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"Width {result['width']}, {result['beams']} beams; CPU ms, 10th to 90th percentile.",
         "",
-        "| items | nodes | generator | exhaustive | HNSW | trie build s | load s | trie B/item "
-        "| counts B/item | vectors B/item | resident MiB |",
-        "|---" * 11 + "|",
+        "| items | nodes | children read | generator | exhaustive | HNSW | trie build s | load s "
+        "| trie B/item | counts B/item | vectors B/item | resident MiB |",
+        "|---" * 12 + "|",
     ]
     for row in result["rows"]:
-        cells = [f"{row['items']:,}", f"{row['nodes']:,}"]
+        cells = [f"{row[name]:,}" for name in ("items", "nodes", "children_read")]
         for name in ("generator", "exhaustive", "HNSW"):
             t = row["timings"].get(name)
             spread = (

@@ -25,16 +25,22 @@ from model.bundle import Bundle
 from model.recommender import Query, Recommender
 from service.__main__ import SWITCH_SECONDS
 from service.app import create_app
+from service.metrics import Metrics
+from service.redis_connection import ConnectionLimits
+from service.redis_user_state import RedisUserState
 from service.routes.answers import json_answer
 from service.routes.recommend import PATH, item_body
 from service.schemas import RecommendAnswer, RecommendRequest
 from service.serving import recommender_factory
 from service.settings import load_settings
+from service.user_state import Event, StateLimits
 from tests.service.fakes import GatedRecommender, always
 
 ROUNDS = 15
 CALLS = 40
 HISTORY = 10
+USER = "cofine-benchmark"
+DEADLINE_SECONDS = 10.0
 
 Work = Callable[[], Awaitable[object] | object]
 
@@ -122,6 +128,7 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
     costs["a refused request, without the server"] = await measure_refusal(bundle, body)
     if redis_url is not None:
         costs |= await measure_redis(redis_url, h.astype(np.float16).tobytes())
+        costs |= await measure_state(redis_url, ids)
     return costs
 
 
@@ -175,6 +182,22 @@ async def measure_redis(url: str, stored: bytes) -> dict[str, float]:
         write = await microseconds(lambda: client.set("cofine-benchmark", stored, ex=60))
         await client.delete("cofine-benchmark")
     return {"reading an encoded history from Redis": read, "writing it": write}
+
+
+async def measure_state(url: str, ids: Sequence[str]) -> dict[str, float]:
+    """What the two round trips of a known user's request cost this process."""
+    patience = ConnectionLimits(socket_timeout_seconds=DEADLINE_SECONDS)
+    store = RedisUserState(url, StateLimits(), Metrics(), patience)
+    await store.start()
+    events = [Event(item_id, item_id, place) for place, item_id in enumerate(ids)]
+    await store.append(USER, events, deadline_seconds=DEADLINE_SECONDS)
+    read = await microseconds(lambda: store.read(USER, deadline_seconds=DEADLINE_SECONDS))
+    keep = await microseconds(
+        lambda: store.keep_list(USER, "0" * 120, ids, deadline_seconds=DEADLINE_SECONDS)
+    )
+    await store.erase(USER, deadline_seconds=DEADLINE_SECONDS)
+    await store.close()
+    return {"reading a user's state from Redis": read, "keeping a list for a next page": keep}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -77,7 +77,8 @@ def test_a_table_holds_the_strings_that_it_returns(texts: list[str], others: lis
 
     same = table.holds(numbers, [text.encode() for text in asked])
 
-    assert same.tolist() == [table[n] == text for n, text in zip(numbers, asked, strict=True)]
+    pairs = zip(numbers.tolist(), asked, strict=True)
+    assert same.tolist() == [table[number] == text for number, text in pairs]
 
 
 def test_the_hash_never_changes() -> None:

@@ -215,10 +215,8 @@ def by_fused(
 
 def popular_leaves(recommender: Recommender) -> IntArray:
     """Return what a user without a history gets, best first."""
-    catalog = recommender.bundle.catalog
     popular = recommender.popular(Query(history=(), k=max(CUTOFFS)))
-    found = (catalog.leaf(item.item_id) for item in popular.items)
-    return np.array([leaf for leaf in found if leaf is not None], np.int64)
+    return recommender.bundle.catalog.leaves([item.item_id for item in popular.items])
 
 
 def baseline_rows(task: Task, progress: Progress) -> list[Row]:
@@ -335,8 +333,7 @@ def oracle_rows(path: Path | None, split: Split, catalog: Catalog, task: Task) -
     for user, user_id in enumerate(task.users):
         if user_id not in lists:
             raise DataError(f"{path} has no answer for user_id {user_id!r}; wrong oracle file?")
-        found = (catalog.leaf(item_id) for item_id in lists[user_id])
-        leaves = np.array([leaf for leaf in found if leaf is not None], np.int64)
+        leaves = catalog.leaves(list(lists[user_id]))
         target = int(task.targets[user])
         kept[False].put_list(user, leaves, target)
         kept[True].put_list(user, leaves[~np.isin(leaves, task.leaves[user])], target)

@@ -104,8 +104,7 @@ def read_task(prepared: Path, catalog: Catalog, choice: Choice) -> Task:
 
 def _leaves(prepared: Path, catalog: Catalog) -> npt.NDArray[np.int64]:
     item_ids = pl.read_parquet(prepared / "items.parquet", columns=["item_id"])["item_id"]
-    found = (catalog.leaf(item_id) for item_id in item_ids)
-    leaves = np.array([UNKNOWN if leaf is None else leaf for leaf in found], np.int64)
+    leaves = catalog.find(item_ids.to_list()).astype(np.int64)
     if not (leaves != UNKNOWN).any():
         raise StageError(
             f"{prepared} has no item in common with the bundle; give the prepared folder that "
