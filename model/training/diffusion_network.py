@@ -131,6 +131,10 @@ class DiffusionNetwork(Network):
         self.code_offsets = nn.Parameter(torch.zeros(len(counts), largest, shape.width))
         self.code_biases = nn.Parameter(torch.stack(counts).clamp(min=1).float().log())
 
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """See `Network.generator_parameters`."""
+        return [*self.denoiser.parameters(), self.code_offsets, self.code_biases, self.biases]
+
     def code_table(self, items: Tensor) -> CodeTensors:
         """Vectors and biases of all codes, from the item vectors [N, D]."""
         means = []

@@ -16,6 +16,8 @@ import torch
 from lightning_fabric import Fabric
 
 from model.errors import TrainingError
+from model.training.diffusion_losses import Masking, Objective, diffusion_losses
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.losses import generator_loss, item_head_loss, path_choices
 from model.training.network import Network
 from model.training.training_set import TrainingSet, batches, padded
@@ -33,6 +35,8 @@ class Lessons:
     """The highest; it falls as a cosine over all lessons."""
     batch_size: int
     seed: int
+    masking: Masking
+    """Of a denoiser's codes."""
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of `step`, counted from 0 over all `steps`."""
@@ -49,7 +53,7 @@ class Teaching:
     ) -> None:
         self.fabric, self.network, self.data, self.lessons = fabric, network, data, lessons
         network.requires_grad_(requires_grad=False)
-        taught = [*network.generator.parameters(), network.offsets, network.biases]
+        taught = network.generator_parameters()
         for parameter in taught:
             parameter.requires_grad = True
         optimizer = torch.optim.AdamW(taught, lr=lessons.learning_rate, weight_decay=0.0)
@@ -101,6 +105,9 @@ class Teaching:
         with torch.no_grad():
             h = network.history_encoder(items[leaves[:, :-1]])[predicted]
         targets = leaves[:, 1:][predicted]
+        if isinstance(network, DiffusionNetwork):
+            objective = Objective(self.lessons.masking, distillation=1.0)
+            return diffusion_losses(network, h, items, targets, objective)[1]
         tree = network.tree(items)
         choices = path_choices(network, targets, tree)
         with torch.no_grad():
