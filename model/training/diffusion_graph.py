@@ -284,7 +284,7 @@ def _repeats(beams: Beams) -> Tensor:
 
 
 def _quotient(index: Tensor, size: int) -> Tensor:
-    """`index` // `size`; the exporter divides as float32, which beyond 2^24 rounds to a neighbour."""
+    """`index` // `size`; the exporter divides as float32, which beyond 2^24 rounds."""
     return torch.div(index - index % size + size // 2, size, rounding_mode="floor")
 
 

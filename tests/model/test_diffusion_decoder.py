@@ -133,7 +133,7 @@ def test_partly_unmasked_ids_are_told_apart_in_a_large_catalogue(
     trie, order = Trie.build(codes)
     vectors = generator.normal(size=(trie.node_count, width)).astype(np.float32)
     tree = SearchTree(trie, vectors, np.zeros(trie.node_count, np.float32))
-    of_codes = 0.3 * generator.normal(size=(levels, largest, width)).astype(np.float32)
+    of_codes = generator.normal(0, 0.3, (levels, largest, width)).astype(np.float32)
     large = graphs.over(CodeTable(codes[order], of_codes, graphs.table.biases))
     h = generator.normal(size=width).astype(np.float32)
     legal = np.ones(items, dtype=bool)
