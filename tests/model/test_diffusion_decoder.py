@@ -129,13 +129,13 @@ def test_partly_unmasked_ids_are_told_apart_in_a_large_catalogue(
     items, ordered, (levels, largest, width) = 60_000, 2, graphs.table.vectors.shape
     generator = np.random.default_rng(0)
     codes = generator.integers(8, size=(items, levels))
-    codes[:, :ordered] = np.divmod(generator.integers(200, size=items), 20)
+    codes[:, :ordered] = np.stack(np.divmod(generator.integers(200, size=items), 20), axis=1)
     trie, order = Trie.build(codes)
     vectors = generator.normal(size=(trie.node_count, width)).astype(np.float32)
     tree = SearchTree(trie, vectors, np.zeros(trie.node_count, np.float32))
     of_codes = generator.normal(0, 0.3, (levels, largest, width)).astype(np.float32)
     large = graphs.over(CodeTable(codes[order], of_codes, graphs.table.biases))
-    h = generator.normal(size=width).astype(np.float32)
+    h = generator.normal(size=(width,)).astype(np.float32)
     legal = np.ones(items, dtype=bool)
 
     found = large.search(h, tree, legal_below(trie, legal), 20)
