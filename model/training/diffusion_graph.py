@@ -175,8 +175,8 @@ class DiffusionDecoderGraph(nn.Module):
         possible = possible & (witness < count).view(-1, free, largest)
         totals, index = _best(scores.masked_fill(~possible, NEVER).flatten(), sizes.pool)
         # 3. The candidates, each partly unmasked ID once.
-        source = torch.div(index, free * largest, rounding_mode="floor")
-        level = torch.div(index % (free * largest), largest, rounding_mode="floor")
+        source = _quotient(index, free * largest)
+        level = _quotient(index % (free * largest), largest)
         at = (ordered + level).unsqueeze(1) == torch.arange(self.levels, device=h.device)
         grown = Beams(
             beams.first[source],
@@ -278,9 +278,14 @@ def _repeats(beams: Beams) -> Tensor:
     ranked = key * count + torch.arange(count, device=key.device)
     # Places left over may have the key of a beam that is real, never a better rank.
     ranked = torch.topk(ranked, count, largest=False).values
-    ids = torch.div(ranked, count, rounding_mode="floor")
-    repeated = functional.pad(ids[1:] == ids[:-1], (1, 0))
-    return torch.zeros_like(repeated).scatter(0, ranked - ids * count, repeated)
+    rank = ranked % count  # exact, which a quotient is not once exported
+    repeated = functional.pad((ranked - rank)[1:] == (ranked - rank)[:-1], (1, 0))
+    return torch.zeros_like(repeated).scatter(0, rank, repeated)
+
+
+def _quotient(index: Tensor, size: int) -> Tensor:
+    """`index` // `size`; the exporter divides as float32, which beyond 2^24 rounds."""
+    return torch.div(index - index % size + size // 2, size, rounding_mode="floor")
 
 
 def _at(beams: Beams, index: Tensor) -> Beams:

@@ -1,18 +1,21 @@
-"""What a denoiser is trained to say: masked diffusion over the codes of the next item.
+"""What a denoiser is trained to say: the ordered levels one by one, the others by masked diffusion.
 
-    1/r * sum over masked positions of -log p(code | unmasked codes, h)  -  log p(item | codes, h)
+    sum over ordered levels of -log p(code | codes before it, h)
+    + 1/r * sum over masked positions beyond of -log p(code | unmasked codes, h)
+    - log p(item | codes, h)
 
-The share r of masked positions is drawn anew for every history and weighs the sum by 1/r (MDLM,
-LLaDA, MindRec), which makes the expectation a bound of -log p(item | h), on the same scale as the
-autoregressive generator's loss. Codes are masked as the search meets them: the category before
-everything else is never the only thing masked. As the generator's, most of the loss can be to the
-item head's opinion: what it gives to all items with a code, of those that have the unmasked codes.
-The codes of exactly those items are normalised over, as in the search.
+This is what the search asks, and an upper bound of -log p(item | h), on the same scale as the
+autoregressive generator's loss. Every history teaches every ordered level, since that part of the
+chain has only one order. Of the F other positions a share r, drawn anew for every history, is
+masked, and the sum is weighed by 1/r (MDLM, LLaDA, MindRec). As the generator's, most of the loss
+can be to the item head's opinion: what it gives to all items with a code, of those that have the
+unmasked codes. The codes of exactly those items are normalised over, as in the search.
 
-Shapes: P training positions, N items, S items that are scored, L levels, K codes of the largest
-level, D width.
+Shapes: P training positions, N items, L levels, F levels that are unmasked in any order, K codes
+of the largest level, D width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,13 +24,13 @@ from torch import Tensor
 from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code_logits
 from model.training.losses import (
     LOGITS_AT_ONCE,
+    Choices,
     Positions,
-    ScoredItems,
     choice_log_probs,
     item_head_loss,
     path_choices,
 )
-from model.training.network import ABSENT
+from model.training.network import ABSENT, TreeTensors
 
 TINY = 1e-30
 """The least a head may give to an item: zero would read as that the code does not occur."""
@@ -35,22 +38,17 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Masking:
-    """How many codes are masked, and which come first."""
+    """How many of the codes that are unmasked in any order are masked."""
 
-    ordered_levels: int
-    """Leading levels that are unmasked before the others."""
     least_ratio: float = 0.0
     """Smallest share of masked codes; high values train the early steps of the search more."""
 
     def draw(self, positions: int, levels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Draw which codes are masked, bool [P, L], and their share r [P]."""
+        """Draw which codes are masked, bool [P, F], and their share r [P]."""
         least = max(1, round(self.least_ratio * levels))
         masked_codes = torch.randint(least, levels + 1, (positions, 1), device=device)
-        # The rank of each position in a random order that begins with the ordered levels.
-        late = torch.rand(positions, levels, device=device) + 1
-        late[:, : self.ordered_levels] = torch.linspace(0, 0.9, self.ordered_levels, device=device)
-        rank = late.argsort(dim=1).argsort(dim=1)
-        return rank >= levels - masked_codes, masked_codes[:, 0] / levels
+        rank = torch.rand(positions, levels, device=device).argsort(dim=1)
+        return rank < masked_codes, masked_codes[:, 0] / levels
 
 
 @dataclass(frozen=True)
@@ -65,93 +63,136 @@ class Objective:
     """What of the item head's targets is spread over all items."""
 
 
-@torch.no_grad()
-def head_opinion(
-    h: Tensor, items: Tensor, codes: Tensor, scored: ScoredItems, partly: Tensor, largest: int
-) -> Tensor:
-    """What the item head gives to the codes of the items that have all unmasked codes [P, L, K].
-
-    Not normalised; zero exactly where no such item has the code.
+def diffusion_losses(
+    network: DiffusionNetwork, positions: Positions, items: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor]:
+    """The item head's and the denoiser's mean loss.
 
     Args:
-        h: encoded histories [P, D].
-        items: vectors of the scored items [S, D].
-        codes: of the scored items [S, L].
-        scored: their corrections.
-        partly: unmasked codes [P, L], negative where masked.
-        largest: K.
+        network: holds the denoiser.
+        positions: where the next item is learned; only the item head reads their evidence.
+        items: item vectors [N, D].
+        objective: what is learned.
     """
-    said = []
-    step = max(1, LOGITS_AT_ONCE // len(items))
-    for rows in (slice(at, at + step) for at in range(0, len(h), step)):
+    h, targets = positions.h, positions.targets
+    table, tree, ordered = network.code_table(items), network.tree(items), network.ordered_levels
+    *choices, bucket = path_choices(network, targets, tree)
+    asked = [*choices[:ordered], bucket]
+    head, taught = item_head_loss(network, positions, items, asked, objective.label_smoothing)
+    known, share = (h, network.codes[targets], table), objective.distillation
+    total = -_expected(_item_log_probs(network, tree, known, bucket), bucket, taught[-1], share)
+    for depth, said in enumerate(taught[:-1]):
+        log_probs = _code_log_probs(network, known, choices[depth], depth)
+        total = total - _expected(log_probs, choices[depth], said, share)
+    loss = total / len(h)
+    if free := network.codes.shape[1] - ordered:
+        masked, ratio = objective.masking.draw(len(h), free, h.device)
+        said = head_opinion(network, h, items, targets, masked)
+        loss = loss + denoiser_loss(network, known, (masked, ratio, said), share)
+    return head, loss
+
+
+def _expected(log_probs: Tensor, choice: Choices, taught: Tensor, share: float) -> Tensor:
+    """Summed log-probability [R, C] of the right choices and of those that the head would make."""
+    own = log_probs.gather(1, choice.place.unsqueeze(1)).sum()
+    return (1 - share) * own + share * (taught * log_probs.clamp(min=-60)).sum()
+
+
+Known = tuple[Tensor, Tensor, CodeTensors]
+"""h [P, D], the targets' codes [P, L], and what is known of all codes."""
+
+
+def _code_log_probs(network: DiffusionNetwork, known: Known, choice: Choices, depth: int) -> Tensor:
+    """Log-probabilities [R, C] of the children at an ordered level, the codes before it known."""
+    h, codes, table = known
+    own = h.index_select(0, choice.position)
+    partly = codes[choice.position]
+    partly[:, depth:] = -1
+    hidden = network.denoiser.hidden(own, partly, table)
+    query = network.denoiser.queries(own, hidden, depth, depth + 1)[:, 0]
+    logits = query @ table.vectors[depth].T + table.biases[depth]
+    logits = logits.gather(1, network.codes[network.leaf_start[choice.nodes], depth])
+    return logits.masked_fill(~choice.taken, ABSENT).log_softmax(dim=1)
+
+
+def _item_log_probs(
+    network: DiffusionNetwork, tree: TreeTensors, known: Known, bucket: Choices
+) -> Tensor:
+    """Log-probabilities [R, C] of the items that share all codes."""
+    h, codes, table = known
+    own = h.index_select(0, bucket.position)
+    hidden = network.denoiser.hidden(own, codes[bucket.position], table)
+    query = network.denoiser.queries(own, hidden, first=codes.shape[1])[:, 0]
+    return choice_log_probs(query, bucket, tree)
+
+
+@torch.no_grad()
+def head_opinion(
+    network: DiffusionNetwork, h: Tensor, items: Tensor, targets: Tensor, masked: Tensor
+) -> Tensor:
+    """What the item head gives to the codes of the items that have all unmasked codes [P, F, K].
+
+    Those are looked for among the items of the target's category. Not normalised; zero exactly
+    where no such item has the code.
+
+    Args:
+        network: knows the categories.
+        h: encoded histories [P, D].
+        items: item vectors [N, D].
+        targets: leaves [P].
+        masked: which of the codes beyond the ordered levels are masked [P, F].
+    """
+    ordered, largest = network.ordered_levels, network.code_biases.shape[1]
+    said = h.new_zeros(*masked.shape, largest)
+    for rows, leaves in _by_category(network, targets):
+        codes = network.codes[leaves, ordered:]
         # Items first: adding up whole rows of positions is several times faster than columns.
-        shares = (items @ h[rows].T + scored.correction.unsqueeze(1)).softmax(dim=0)
+        shares = (items[leaves] @ h[rows].T).softmax(dim=0)
         agree = torch.ones_like(shares, dtype=torch.bool)
-        for level in range(codes.shape[1]):
-            known = partly[rows, level]
-            agree &= (codes[:, level : level + 1] == known) | (known < 0)
+        for level, own in enumerate(network.codes[targets[rows], ordered:].T):
+            agree &= (codes[:, level : level + 1] == own) | masked[rows, level]
         shares = torch.where(agree, shares.clamp(min=TINY), 0.0)
         sums = [
-            shares.new_zeros(largest, shares.shape[1]).index_add_(0, codes[:, level], shares).T
-            for level in range(codes.shape[1])
+            shares.new_zeros(largest, len(rows)).index_add_(0, column, shares).T
+            for column in codes.T
         ]
-        said.append(torch.stack(sums, dim=1))
-    return torch.cat(said)
+        said[rows] = torch.stack(sums, dim=1).to(said.dtype)
+    return said
+
+
+def _by_category(network: DiffusionNetwork, targets: Tensor) -> Iterator[tuple[Tensor, slice]]:
+    """Positions whose targets [P] are of one category, and its leaves."""
+    nodes, order = network.path_nodes(targets)[:, network.ordered_levels].sort()
+    found, counts = torch.unique(nodes, return_counts=True)
+    parts = torch.split(order, counts.tolist())
+    for node, positions in zip(found.tolist(), parts, strict=True):
+        first, end = int(network.leaf_start[node]), int(network.leaf_end[node])
+        for rows in torch.split(positions, max(1, LOGITS_AT_ONCE // (end - first))):
+            yield rows, slice(first, end)
 
 
 def denoiser_loss(
-    network: DiffusionNetwork,
-    h: Tensor,
-    table: CodeTensors,
-    targets: Tensor,
-    opinion: tuple[Tensor, Tensor, Tensor],
-    share: float,
+    network: DiffusionNetwork, known: Known, opinion: tuple[Tensor, Tensor, Tensor], share: float
 ) -> Tensor:
     """Mean loss of the masked codes.
 
     Args:
         network: holds the denoiser.
-        h: encoded histories [P, D].
-        table: vectors and biases of the codes.
-        targets: leaves [P].
-        opinion: masked [P, L], their share r [P], and `head_opinion` [P, L, K].
+        known: histories, the targets' codes, and the codes' table.
+        opinion: masked [P, F], their share r [P], and `head_opinion` [P, F, K].
         share: of the loss that is to the head's opinion; the rest is to the target's codes.
     """
+    h, codes, table = known
     masked, ratio, said = opinion
-    codes = network.codes[targets]
-    queries = network.denoiser(h, codes.masked_fill(masked, -1), table)
-    logits = code_logits(queries, table).masked_fill(said == 0, ABSENT)
+    ordered, levels = network.ordered_levels, codes.shape[1]
+    own = codes[:, ordered:]
+    partly = torch.cat([codes[:, :ordered], own.masked_fill(masked, -1)], dim=1)
+    hidden = network.denoiser.hidden(h, partly, table)
+    queries = network.denoiser.queries(h, hidden, ordered, levels)
+    logits = code_logits(queries, table, ordered).masked_fill(said == 0, ABSENT)
     log_probs = logits.log_softmax(dim=2)
     taught = said / said.sum(dim=2, keepdim=True)
-    own = log_probs.gather(2, codes.unsqueeze(2))[:, :, 0]
-    both = (1 - share) * own + share * (taught * log_probs.clamp(min=-60)).sum(dim=2)
+    right = log_probs.gather(2, own.unsqueeze(2))[:, :, 0]
+    both = (1 - share) * right + share * (taught * log_probs.clamp(min=-60)).sum(dim=2)
     weighted = both.masked_fill(~masked, 0.0).sum(dim=1) / ratio
     return -weighted.mean()
-
-
-def diffusion_losses(
-    network: DiffusionNetwork,
-    positions: Positions,
-    items: Tensor,
-    objective: Objective,
-) -> tuple[Tensor, Tensor]:
-    """The item head's and the denoiser's mean loss; arguments as above."""
-    h, targets = positions.h, positions.targets
-    table, share = network.code_table(items), objective.distillation
-    choice = path_choices(network, targets, network.tree(items))[-1]
-    head, taught = item_head_loss(network, positions, items, [choice], objective.label_smoothing)
-    masked, ratio = objective.masking.draw(len(h), network.codes.shape[1], h.device)
-    codes = network.codes[targets]
-    scored = ScoredItems.draw(len(items), targets)
-    vectors, own = items[scored.leaves], network.codes[scored.leaves]
-    partly = codes.masked_fill(masked, -1)
-    said = head_opinion(h, vectors, own, scored, partly, table.biases.shape[1])
-    loss = denoiser_loss(network, h, table, targets, (masked, ratio, said), share)
-    # The choice inside the bucket, where there is one.
-    at = choice.position
-    hidden = network.denoiser.hidden(h[at], codes[at], table)
-    query = network.denoiser.queries(h[at], hidden, first=codes.shape[1])[:, 0]
-    log_probs = choice_log_probs(query, choice, network.tree(items))
-    chosen = (1 - share) * log_probs.gather(1, choice.place.unsqueeze(1)).sum()
-    chosen = chosen + share * (taught[0] * log_probs.clamp(min=-60)).sum()
-    return head, loss - chosen / len(h)

@@ -135,6 +135,10 @@ class DiffusionNetwork(Network):
         """Only the item head reads evidence: codes unmasked in any order have no node."""
         return [0.0] * len(self.branching) + [self.head_evidence_weight.item()]
 
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """See `Network.generator_parameters`."""
+        return [*self.denoiser.parameters(), self.code_offsets, self.code_biases, self.biases]
+
     def code_table(self, items: Tensor) -> CodeTensors:
         """Vectors and biases of all codes, from the item vectors [N, D]."""
         means = []

@@ -308,6 +308,10 @@ class Network(nn.Module):
             first[nodes], end[nodes] = trie.leaf_ranges(nodes, depth)
         return torch.from_numpy(first), torch.from_numpy(end)
 
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """What only the writing of codes depends on; neither histories nor item vectors do."""
+        return [*self.generator.parameters(), self.offsets, self.biases]
+
     def item_vectors(self) -> Tensor:
         """[N, D], leaf order."""
         vectors: Tensor = self.item_encoder(self.text, self.codes, self.trained)

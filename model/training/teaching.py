@@ -16,6 +16,8 @@ import torch
 from lightning_fabric import Fabric
 
 from model.errors import TrainingError
+from model.training.diffusion_losses import Masking, Objective, diffusion_losses
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.evidence import batch_evidence
 from model.training.losses import Positions, generator_loss, item_head_loss, path_choices
 from model.training.network import Network
@@ -34,6 +36,8 @@ class Lessons:
     """The highest; it falls as a cosine over all lessons."""
     batch_size: int
     seed: int
+    masking: Masking
+    """Of a denoiser's codes."""
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of `step`, counted from 0 over all `steps`."""
@@ -50,7 +54,7 @@ class Teaching:
     ) -> None:
         self.fabric, self.network, self.data, self.lessons = fabric, network, data, lessons
         network.requires_grad_(requires_grad=False)
-        taught = [*network.generator.parameters(), network.offsets, network.biases]
+        taught = network.generator_parameters()
         for parameter in taught:
             parameter.requires_grad = True
         optimizer = torch.optim.AdamW(taught, lr=lessons.learning_rate, weight_decay=0.0)
@@ -101,10 +105,13 @@ class Teaching:
         with torch.no_grad():
             h = network.history_encoder(items[leaves[:, :-1]])[predicted]
         targets = leaves[:, 1:][predicted]
-        tree = network.tree(items)
-        choices = path_choices(network, targets, tree)
         evidence = batch_evidence(network, self.data.transitions, windows, self.data.popularity)
         positions = Positions(h, targets, evidence)
+        if isinstance(network, DiffusionNetwork):
+            objective = Objective(self.lessons.masking, distillation=1.0)
+            return diffusion_losses(network, positions, items, objective)[1]
+        tree = network.tree(items)
+        choices = path_choices(network, targets, tree)
         with torch.no_grad():
             _, taught = item_head_loss(network, positions, items, choices)
         return generator_loss(network, positions, tree, choices, taught, share=1.0)

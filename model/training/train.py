@@ -120,7 +120,7 @@ class TrainConfig(BaseModel):
     def idle(self) -> set[str]:
         """Settings that decide nothing: where it runs, and those of a decoder that is not used."""
         if self.decoder == "diffusion":
-            return {"device", "teaching_epochs"}
+            return {"device"}
         return {"device", "decoder", "least_mask_ratio", "diversity_penalty"}
 
 
@@ -253,7 +253,7 @@ def losses(
     positions = Positions(encoded[predicted], targets, evidence)
     if config.decoder == "diffusion":
         denoising = cast("DiffusionNetwork", network)  # Fabric's wrapper hides its class
-        masking = Masking(denoising.ordered_levels, config.least_mask_ratio)
+        masking = Masking(config.least_mask_ratio)
         objective = Objective(masking, config.distillation, config.label_smoothing)
         return diffusion_losses(denoising, positions, items, objective)
     tree = network.tree(items)
@@ -322,11 +322,15 @@ def take_lessons(
         TrainingError: the loss is no longer finite.
     """
     config = run.config
-    # A generator that unmasks codes in any order has no choices at nodes to be taught.
-    if config.decoder == "diffusion" or config.teaching_epochs == 0:
+    if config.teaching_epochs == 0:
         return []
-    rate = config.learning_rate
-    lessons = Lessons(config.teaching_epochs, rate, config.batch_size, config.seed)
+    lessons = Lessons(
+        config.teaching_epochs,
+        config.learning_rate,
+        config.batch_size,
+        config.seed,
+        Masking(config.least_mask_ratio),
+    )
     teaching = Teaching(run.fabric, run.network.module, run.data, lessons)
     path = output / "taught.ckpt"
     if path.is_file():

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from model.availability import legal_below
 from model.bundle import Bundle
+from model.decoder import SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
+from model.diffusion_search import CodeTable
 from model.errors import BundleError
 from model.recommender import Query, Recommender, verify_golden
+from model.trie import Trie
 from tests.model.bundle_copy import copy_bundle, reseal
 from tests.model.test_recommender import CHAIN, all_ids, assert_well_formed, queries
 
@@ -118,3 +121,25 @@ def test_a_bundle_whose_codes_do_not_fit_is_refused(
 
     with pytest.raises(BundleError, match=complaint):
         Bundle.open(copy)
+
+
+def test_partly_unmasked_ids_are_told_apart_in_a_large_catalogue(
+    bundle: Bundle, graphs: DiffusionGraphs
+) -> None:
+    items, ordered, (levels, largest, width) = 60_000, 2, graphs.table.vectors.shape
+    generator = np.random.default_rng(0)
+    codes = generator.integers(8, size=(items, levels))
+    codes[:, :ordered] = np.stack(np.divmod(generator.integers(200, size=items), 20), axis=1)
+    trie, order = Trie.build(codes)
+    vectors = generator.normal(size=(trie.node_count, width)).astype(np.float32)
+    tree = SearchTree(trie, vectors, np.zeros(trie.node_count, np.float32))
+    of_codes = generator.normal(0, 0.3, (levels, largest, width)).astype(np.float32)
+    large = graphs.over(CodeTable(codes[order], of_codes, graphs.table.biases))
+    h = generator.normal(size=(width,)).astype(np.float32)
+    legal = np.ones(items, dtype=bool)
+
+    found = large.search(h, tree, legal_below(trie, legal), 20)
+    expected = GraphMaskedDecoder(large, tree).search().search(h, legal, 20, large.unmasking)
+
+    assert found.leaves.tolist() == expected.leaves.tolist()
+    np.testing.assert_allclose(found.totals(), expected.totals(), atol=1e-3)

@@ -14,28 +14,27 @@ from model.training.diffusion_losses import (
     head_opinion,
 )
 from model.training.diffusion_network import DiffusionNetwork, code_logits
-from model.training.losses import Positions, ScoredItems
+from model.training.losses import Positions
 from tests.model.training.small_network import no_evidence, small_diffusion_network
 
 CPU = torch.device("cpu")
 
 
-def test_the_ratio_is_what_is_masked_and_the_category_is_masked_last() -> None:
+def test_the_ratio_is_what_is_masked_every_number_equally_often() -> None:
     torch.manual_seed(0)
-    masked, ratio = Masking(2).draw(4000, 5, CPU)
+    masked, ratio = Masking().draw(4000, 4, CPU)
 
     assert torch.equal(masked.float().mean(1), ratio)
-    # Coarse to fine: the second level is masked wherever the first one is, the others always then.
-    assert not (masked[:, 0] & ~masked[:, 1]).any()
-    assert masked[masked[:, 1]][:, 2:].all()
-    shares = torch.bincount(masked.sum(1), minlength=6) / len(masked)
-    torch.testing.assert_close(shares[1:], torch.full((5,), 0.2), atol=0.03, rtol=0)
-    alone = masked[masked.sum(1) == 1].float().mean(0)  # any of the others, equally often
-    torch.testing.assert_close(alone, torch.tensor([0, 0, 1, 1, 1]) / 3, atol=0.08, rtol=0)
+    shares = torch.bincount(masked.sum(1), minlength=5) / len(masked)
+    torch.testing.assert_close(
+        shares, torch.tensor([0.0, 0.25, 0.25, 0.25, 0.25]), atol=0.03, rtol=0
+    )
+    alone = masked[masked.sum(1) == 1].float().mean(0)
+    torch.testing.assert_close(alone, torch.full((4,), 0.25), atol=0.06, rtol=0)
 
 
 def test_heavy_masking_leaves_the_light_out() -> None:
-    masked, ratio = Masking(1, least_ratio=0.6).draw(500, 5, CPU)
+    masked, ratio = Masking(least_ratio=0.6).draw(500, 5, CPU)
 
     assert sorted(set(masked.sum(1).tolist())) == [3, 4, 5]
     assert ratio.min() == pytest.approx(0.6)
@@ -44,53 +43,86 @@ def test_heavy_masking_leaves_the_light_out() -> None:
 def test_the_heads_opinion_is_what_it_gives_to_items_that_agree() -> None:
     network, _ = small_diffusion_network()
     items, codes = network.item_vectors().detach(), network.codes
-    h = torch.randn(5, 8)
-    partly = codes[:5].clone()
-    partly[0] = -1
-    partly[1, 1:] = -1
-    partly[2, 2] = -1
+    h, targets = torch.randn(5, 8), torch.tensor([0, 9, 20, 21, 39])
+    masked = torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]]).bool()
 
-    said = head_opinion(h, items, codes, ScoredItems.draw(40, torch.arange(5)), partly, 4)
+    said = head_opinion(network, h, items, targets, masked)
 
     probs = (h @ items.T).softmax(1)
-    for row in range(5):
-        for level in range(3):
+    for row, target in enumerate(targets.tolist()):
+        known = torch.cat([torch.tensor([True]), ~masked[row]])
+        agree = ((codes == codes[target]) | ~known).all(1)
+        for level in range(2):
             for code in range(4):
-                agree = ((partly[row] == codes) | (partly[row] < 0)).all(1)
-                wanted = probs[row, agree & (codes[:, level] == code)].sum()
-                torch.testing.assert_close(said[row, level, code], wanted)
+                wanted = probs[row, agree & (codes[:, 1 + level] == code)].sum()
+                # Relative to the category, whose items are all that can agree.
+                whole = probs[row, codes[:, 0] == codes[target, 0]].sum()
+                torch.testing.assert_close(said[row, level, code], wanted / whole)
 
 
-def plain_loss(network: DiffusionNetwork, h: Tensor, leaf: int, masked: Tensor) -> float:
-    """-log p of the masked codes over what occurs, divided by their share, for one history."""
-    table = network.code_table(network.item_vectors())
-    own = network.codes[leaf]
-    partly = own.masked_fill(masked, -1)
-    logits = code_logits(network.denoiser(h[None], partly[None], table), table)[0]
-    agree = network.codes[((partly == network.codes) | (partly < 0)).all(1)]
-    total = 0.0
-    for level in masked.nonzero()[:, 0].tolist():
-        occurring = sorted(set(agree[:, level].tolist()))
-        log_probs = logits[level, occurring].log_softmax(0)
-        total -= float(log_probs[occurring.index(int(own[level]))])
-    return total / float(masked.float().mean())
+def log_prob_of(
+    network: DiffusionNetwork, h: Tensor, leaf: int, known: list[int], at: int
+) -> float:
+    """log p(code of `leaf` at a position | its codes at the positions `known`) over what occurs."""
+    table, own = network.code_table(network.item_vectors()), network.codes[leaf]
+    partly = torch.full_like(own, -1)
+    partly[known] = own[known]
+    logits = code_logits(network.denoiser(h[None], partly[None], table), table)[0, at]
+    agree = network.codes[(network.codes[:, known] == own[known]).all(1), at]
+    occurring = sorted(set(agree.tolist()))
+    return float(logits[occurring].log_softmax(0)[occurring.index(int(own[at]))])
+
+
+def item_log_prob(network: DiffusionNetwork, h: Tensor, leaf: int) -> float:
+    """log p(item | codes)."""
+    items = network.item_vectors()
+    codes, tree = network.codes[leaf][None], network.tree(items)
+    query = network.denoiser(h[None], codes, network.code_table(items))[0, -1]
+    bucket = (network.codes == codes).all(1).nonzero()[:, 0]
+    nodes = bucket + network.depth_start[-2]
+    logits = tree.vectors[nodes] @ query + tree.biases[nodes]
+    return float(logits.log_softmax(0)[bucket.tolist().index(leaf)])
 
 
 @torch.no_grad()
-def test_the_loss_is_the_weighted_one_of_masked_codes_over_those_that_occur() -> None:
+def test_the_loss_of_masked_codes_is_weighted_and_over_those_that_occur() -> None:
     network, _ = small_diffusion_network()
     items = network.item_vectors()
-    targets = torch.tensor([3, 17, 30])
-    h = torch.randn(3, 8)
-    masked = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 1, 1]]).bool()
-    partly = network.codes[targets].masked_fill(masked, -1)
-    said = head_opinion(h, items, network.codes, ScoredItems.draw(40, targets), partly, 4)
-    ratio = masked.float().mean(1)
+    targets, h = torch.tensor([3, 17, 30]), torch.randn(3, 8)
+    masked = torch.tensor([[1, 1], [1, 0], [0, 1]]).bool()
+    said = head_opinion(network, h, items, targets, masked)
+    known = (h, network.codes[targets], network.code_table(items))
 
-    loss = denoiser_loss(network, h, network.code_table(items), targets, (masked, ratio, said), 0.0)
+    loss = denoiser_loss(network, known, (masked, masked.float().mean(1), said), 0.0)
 
-    plain = [plain_loss(network, h[row], int(targets[row]), masked[row]) for row in range(3)]
-    assert float(loss) == pytest.approx(sum(plain) / 3, rel=1e-4)
+    plain = 0.0
+    for row, leaf in enumerate(targets.tolist()):
+        unmasked = [0, *(1 + (~masked[row]).nonzero()[:, 0]).tolist()]
+        wanted = (1 + masked[row].nonzero()[:, 0]).tolist()
+        total = sum(log_prob_of(network, h[row], leaf, unmasked, at) for at in wanted)
+        plain -= total / float(masked[row].float().mean()) / 3
+    assert float(loss) == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("ordered", [1, 2, 3])
+@torch.no_grad()
+def test_all_parts_together_are_the_loss_of_the_items(ordered: int) -> None:
+    network, _ = small_diffusion_network()
+    network.ordered_levels = ordered
+    targets, h = torch.arange(40), torch.randn(40, 8)
+    everything = Objective(Masking(least_ratio=0.99), distillation=0.0)
+
+    head, loss = diffusion_losses(network, h, network.item_vectors(), targets, everything)
+
+    logits = h @ network.item_vectors().T
+    assert float(head) == pytest.approx(-float(logits.log_softmax(1).diag().mean()), rel=1e-4)
+    plain = 0.0
+    for leaf in range(40):
+        plain -= item_log_prob(network, h[leaf], leaf)
+        for depth in range(3):
+            before = list(range(min(depth, ordered)))
+            plain -= log_prob_of(network, h[leaf], leaf, before, depth)
+    assert float(loss) == pytest.approx(plain / 40, rel=1e-4)
 
 
 def test_a_denoiser_learns_the_only_item_that_ever_comes() -> None:
@@ -99,7 +131,7 @@ def test_a_denoiser_learns_the_only_item_that_ever_comes() -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     h, targets = torch.randn(16, 8), torch.full((16,), 7)
     positions = Positions(h, targets, no_evidence(network))
-    objective = Objective(Masking(1), distillation=0.3)
+    objective = Objective(Masking(), distillation=0.3)
     torch.manual_seed(0)
     seen = []
     for _ in range(100):

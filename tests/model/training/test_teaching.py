@@ -10,11 +10,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from model.errors import StageError
+from model.training.diffusion_losses import Masking, Objective, diffusion_losses
+from model.training.diffusion_network import DiffusionNetwork
 from model.training.evidence import batch_evidence
 from model.training.losses import Positions, generator_loss, item_head_loss, path_choices
 from model.training.network import Network
 from model.training.teaching import Lessons, Teaching
-from model.training.train import build_network, load, read_training, refit, train
+from model.training.train import TrainConfig, build_network, load, read_training, refit, train
 from model.training.training_set import TrainingSet, padded
 from tests.model.training.small_run import SMALL, Folders, Interruption
 
@@ -29,8 +31,8 @@ def whole(small_run: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def restored(checkpoint: Path, data: TrainingSet) -> Network:
-    network = build_network(TAUGHT, data)
+def restored(checkpoint: Path, data: TrainingSet, config: TrainConfig = TAUGHT) -> Network:
+    network = build_network(config, data)
     network.load_state_dict(load(checkpoint)["network"])
     return network.eval()
 
@@ -42,9 +44,13 @@ def distance_to_the_head(network: Network, data: TrainingSet) -> float:
         items = network.item_vectors()
         h = network.history_encoder(items[leaves[:, :-1]])[real[:, 1:]]
         targets, tree = leaves[:, 1:][real[:, 1:]], network.tree(items)
-        choices = path_choices(network, targets, tree)
         evidence = batch_evidence(network, data.transitions, data.windows, data.popularity)
         positions = Positions(h, targets, evidence)
+        if isinstance(network, DiffusionNetwork):
+            torch.manual_seed(0)  # the same masks for every network
+            objective = Objective(Masking(), distillation=1.0)
+            return diffusion_losses(network, positions, items, objective)[1].item()
+        choices = path_choices(network, targets, tree)
         _, taught = item_head_loss(network, positions, items, choices)
         return generator_loss(network, positions, tree, choices, taught, share=1.0).item()
 
@@ -57,14 +63,15 @@ def vectors(network: Network, data: TrainingSet) -> tuple[Tensor, Tensor]:
         return items, network.history_encoder(items[leaves])
 
 
+@pytest.mark.parametrize("decoder", ["autoregressive", "diffusion"])
 def test_the_generator_comes_closer_to_the_head_which_stays(
-    small_run: Folders, tmp_path: Path
+    small_run: Folders, tmp_path: Path, decoder: str
 ) -> None:
     data = small_run.data()
-    untaught = tmp_path / "untaught"
-    train(SMALL.model_copy(update={"teaching_epochs": 0}), *small_run.all(), untaught)
-    before = restored(untaught / "best.ckpt", data)
-    after = restored(untaught / "best.ckpt", data)
+    config = SMALL.model_copy(update={"teaching_epochs": 0, "decoder": decoder})
+    train(config, *small_run.all(), tmp_path)
+    before = restored(tmp_path / "best.ckpt", data, config)
+    after = restored(tmp_path / "best.ckpt", data, config)
     teach(after, data, lessons=3)
     assert distance_to_the_head(after, data) < distance_to_the_head(before, data) - 0.005
     for one, other in zip(vectors(before, data), vectors(after, data), strict=True):
@@ -72,7 +79,8 @@ def test_the_generator_comes_closer_to_the_head_which_stays(
 
 
 def teach(network: Network, data: TrainingSet, lessons: int) -> None:
-    teaching = Teaching(Fabric(accelerator="cpu"), network, data, Lessons(lessons, 0.01, 32, 0))
+    given = Lessons(lessons, 0.01, 32, 0, Masking())
+    teaching = Teaching(Fabric(accelerator="cpu"), network, data, given)
     for number in range(1, lessons + 1):
         assert all(np.isfinite(loss) for _, loss in teaching.steps(number))
     network.eval()
