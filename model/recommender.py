@@ -149,6 +149,8 @@ class Recommendation:
     """The place that `path` names, as its choices are; None where no choices were asked for."""
     choices: tuple[Choice, ...] = ()
     """The next ones below it, the most probable first."""
+    bundle: Bundle | None = None
+    """The state of the catalogue that it was made from, where leaves are looked up."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,22 @@ class Recommender:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._trie = bundle.tree.trie
-        self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
+        self._legal_items = LegalItems(
+            self._trie, bundle.catalog, bundle.attributes, withheld=bundle.withheld
+        )
         self._everything = self._legal_items.everything
         self._explorer = Explorer(bundle)
         self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, bundle.tree, bundle.popularity)
+
+    def over(self, bundle: Bundle) -> "Recommender":
+        """The same thread's recommender over another state of the bundle's catalogue.
+
+        It knows how long searches took lately.
+        """
+        other = Recommender(bundle)
+        other._timed = self._timed.over(bundle.graphs, bundle.tree, bundle.popularity)
+        return other
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; popular ones when the history says nothing.
@@ -235,7 +248,9 @@ class Recommender:
         clock.lap("resolve")
         certified = None if found is None else found.certified
         levels = None if found is None else found.levels
-        return Recommendation(items, unknown, certified, clock.seconds, levels, place, choices)
+        return Recommendation(
+            items, unknown, certified, clock.seconds, levels, place, choices, self.bundle
+        )
 
     def popular(self, query: Query) -> Recommendation:
         """The most popular legal items, whatever the history says.
@@ -251,7 +266,8 @@ class Recommender:
         with self._legal(query, seen) as availability:
             items = self._resolve(query, None, leaves, availability)
         clock.lap("resolve")
-        return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
+        unknown = len(query.history) - len(leaves)
+        return Recommendation(items, unknown, None, clock.seconds, bundle=self.bundle)
 
     def encode(self, leaves: IntArray) -> FloatArray:
         """Encode a history of leaves [T >= 1], oldest first, to h [D]."""

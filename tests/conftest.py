@@ -33,3 +33,11 @@ def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.bundles import make_magazines_bundle
 
     return make_magazines_bundle(tmp_path_factory.mktemp("magazines"))
+
+
+@pytest.fixture(scope="session")
+def cold_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of a shop that has never sold some of its items."""
+    from tests.bundles import make_cold_bundle
+
+    return make_cold_bundle(tmp_path_factory.mktemp("cold"))
