@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
 from service.routes import (
     bundles,
+    catalogue,
     events,
     explore,
     health,
@@ -56,6 +57,7 @@ _ROUTERS = (
     events.router,
     users.router,
     items.router,
+    catalogue.router,
     bundles.router,
     info.router,
     health.router,

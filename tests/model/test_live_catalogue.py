@@ -35,10 +35,12 @@ def test_the_way_to_the_same_edits_does_not_matter(bundle: Bundle) -> None:
     edits = {f"new {n}": ItemEdit(like(bundle, n, item_id=f"new {n}")) for n in range(4)}
     edits[bundle.catalog.item_id(9)] = ItemEdit(like(bundle, 9, title="Something else"))
     at_once = LiveCatalogue(bundle).with_edits(edits, 5, NOW)
-    stepwise, known = LiveCatalogue(bundle), dict[str, ItemEdit]()
-    for name, edit in reversed(edits.items()):
-        known[name] = edit
-        state = stepwise.with_edits(known, len(known), NOW)
+    stepwise, names = LiveCatalogue(bundle), list(reversed(edits))
+    states = [
+        stepwise.with_edits({name: edits[name] for name in names[:known]}, known, NOW)
+        for known in range(1, len(names) + 1)
+    ]
+    state = states[-1]
 
     assert state.catalogue_version == at_once.catalogue_version == 5
     for one, other in zip(arrays(state), arrays(at_once), strict=True):

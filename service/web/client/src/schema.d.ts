@@ -4,6 +4,349 @@
  */
 
 export interface paths {
+    "/livez": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Livez
+         * @description Say that the process answers; depends on nothing.
+         */
+        get: operations["livez_livez_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Metrics
+         * @description Tell all metrics in Prometheus' text format.
+         *
+         *     Not a coroutine: rendering takes milliseconds, which a thread can spend beside the event loop.
+         */
+        get: operations["metrics_metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/readyz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Readyz
+         * @description Say whether to send requests here: the bundle is verified and the service is not draining.
+         *
+         *     The state's store is reported and not required, because recommendations go on without it.
+         */
+        get: operations["readyz_readyz_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Bundles
+         * @description Tell which bundle has which role on this replica, and which ones there are.
+         */
+        get: operations["bundles_v1_bundles_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:activate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Activate
+         * @description Give a bundle a role, here and within about a second on every replica.
+         *
+         *     It is opened and verified first; what fails changes nothing. No request is dropped: each keeps
+         *     the bundle that it began with. What was active before stays open for a rollback.
+         */
+        post: operations["activate_v1_bundles__name__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:load": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Load
+         * @description Open, verify and warm up a bundle, here and then on every replica; it serves nobody yet.
+         */
+        post: operations["load_v1_bundles__name__load_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:rollback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Roll Back
+         * @description Take a bundle's role away: the one that was active before serves again, at once.
+         */
+        post: operations["roll_back_v1_bundles__name__rollback_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Events
+         * @description Store what users did: one event, or several as `{"events": [...]}`.
+         *
+         *     An event is in the state exactly once when the answer is 200, however often it is sent:
+         *     `event_id` names it, per user, for a limited time (see /v1/info). Each user's events of a
+         *     request are stored all or none, ordered by their time; users are stored independently. With an
+         *     event log, 200 says too that the events are on its disk. When the store does not answer in time
+         *     for some user, or the log cannot be written, the answer is 503 and its `results` tell which
+         *     events are stored; sending the whole request again is safe.
+         */
+        post: operations["events_v1_events_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/explore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Explore
+         * @description Tell where below `path` a user is likely to find the next item, and the best items there.
+         *
+         *     Begin without a path, let people pick a choice, and send its path: categories first, then
+         *     groups named by their most telling title words, then items.
+         */
+        post: operations["explore_v1_explore_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/info": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Info
+         * @description Tell the bundle in service, its levels, and the limits of requests.
+         */
+        get: operations["info_v1_info_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Items
+         * @description Put one item or several into the catalogue, or in the place of those of the same ids.
+         *
+         *     They are given codes and vectors by the bundle's own encoders and can be recommended when the
+         *     answer comes, on other replicas within a second. An item of the bundle whose title and category
+         *     paths stay as they are keeps its place. What is sent is kept: a new bundle reads it again.
+         */
+        put: operations["put_items_v1_items_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items/{item_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Item
+         * @description Tell an item's title, category paths and semantic ID.
+         */
+        get: operations["read_item_v1_items__item_id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items/{item_id}:availability": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Set Availability
+         * @description Tell the item's stock and the time in which it can be had; what is left out is no limit.
+         *
+         *     Out of stock or out of its time an item is not recommended; that takes effect by the clock.
+         */
+        post: operations["set_availability_v1_items__item_id__availability_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items/{item_id}:hide": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Hide
+         * @description Recommend the item no more, until it is shown again; histories may still name it.
+         */
+        post: operations["hide_v1_items__item_id__hide_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items/{item_id}:reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Reset
+         * @description Take all edits of the item back: it is as the bundle has it, or gone.
+         */
+        post: operations["reset_v1_items__item_id__reset_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items/{item_id}:show": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show
+         * @description Take back that the item is hidden.
+         */
+        post: operations["show_v1_items__item_id__show_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/recommend": {
         parameters: {
             query?: never;
@@ -53,29 +396,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/explore": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Explore
-         * @description Tell where below `path` a user is likely to find the next item, and the best items there.
-         *
-         *     Begin without a path, let people pick a choice, and send its path: categories first, then
-         *     groups named by their most telling title words, then items.
-         */
-        post: operations["explore_v1_explore_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/taxonomy": {
         parameters: {
             query?: never;
@@ -90,33 +410,6 @@ export interface paths {
         get: operations["taxonomy_v1_taxonomy_get"];
         put?: never;
         post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/events": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Events
-         * @description Store what users did: one event, or several as `{"events": [...]}`.
-         *
-         *     An event is in the state exactly once when the answer is 200, however often it is sent:
-         *     `event_id` names it, per user, for a limited time (see /v1/info). Each user's events of a
-         *     request are stored all or none, ordered by their time; users are stored independently. With an
-         *     event log, 200 says too that the events are on its disk. When the store does not answer in time
-         *     for some user, or the log cannot be written, the answer is 503 and its `results` tell which
-         *     events are stored; sending the whole request again is safe.
-         */
-        post: operations["events_v1_events_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -153,193 +446,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/items/{item_id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Read Item
-         * @description Tell an item's title, category paths and semantic ID.
-         */
-        get: operations["read_item_v1_items__item_id__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/bundles": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Bundles
-         * @description Tell which bundle has which role on this replica, and which ones there are.
-         */
-        get: operations["bundles_v1_bundles_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/bundles/{name}:load": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Load
-         * @description Open, verify and warm up a bundle, here and then on every replica; it serves nobody yet.
-         */
-        post: operations["load_v1_bundles__name__load_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/bundles/{name}:activate": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Activate
-         * @description Give a bundle a role, here and within about a second on every replica.
-         *
-         *     It is opened and verified first; what fails changes nothing. No request is dropped: each keeps
-         *     the bundle that it began with. What was active before stays open for a rollback.
-         */
-        post: operations["activate_v1_bundles__name__activate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/bundles/{name}:rollback": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Roll Back
-         * @description Take a bundle's role away: the one that was active before serves again, at once.
-         */
-        post: operations["roll_back_v1_bundles__name__rollback_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/info": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Info
-         * @description Tell the bundle in service, its levels, and the limits of requests.
-         */
-        get: operations["info_v1_info_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/livez": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Livez
-         * @description Say that the process answers; depends on nothing.
-         */
-        get: operations["livez_livez_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/readyz": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Readyz
-         * @description Say whether to send requests here: the bundle is verified and the service is not draining.
-         *
-         *     The state's store is reported and not required, because recommendations go on without it.
-         */
-        get: operations["readyz_readyz_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/metrics": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Metrics
-         * @description Tell all metrics in Prometheus' text format.
-         *
-         *     Not a coroutine: rendering takes milliseconds, which a thread can spend beside the event loop.
-         */
-        get: operations["metrics_metrics_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -358,18 +464,18 @@ export interface components {
          */
         ActivateRequest: {
             /**
+             * Percent
+             * @description Of the users, by a hash of the user id; for `canary` only.
+             * @default 5
+             */
+            percent: number;
+            /**
              * Role
              * @description `active`: everybody; `canary`: some users; `shadow`: computed, not served.
              * @default active
              * @enum {string}
              */
             role: "active" | "canary" | "shadow";
-            /**
-             * Percent
-             * @description Of the users, by a hash of the user id; for `canary` only.
-             * @default 5
-             */
-            percent: number;
         };
         /**
          * AttributeBody
@@ -408,13 +514,13 @@ export interface components {
          * @description A bundle that could be put in service.
          */
         BundleBody: {
-            /** Name */
-            name: string;
             /**
              * Bundle
              * @description Its id.
              */
             bundle: string;
+            /** Name */
+            name: string;
             /**
              * Open
              * @description Whether this replica has it open and verified.
@@ -427,35 +533,68 @@ export interface components {
          */
         BundleReference: {
             /**
-             * Name
-             * @description Of its folder, below COFINE_BUNDLES.
-             */
-            name: string;
-            /**
              * Bundle
              * @description Its id.
              */
             bundle: string;
+            /**
+             * Name
+             * @description Of its folder, below COFINE_BUNDLES.
+             */
+            name: string;
         };
         /**
          * BundlesAnswer
          * @description What this replica has in service, and what there is to choose from.
          */
         BundlesAnswer: {
-            rollout: components["schemas"]["Rollout"];
+            /** Bundles */
+            bundles: components["schemas"]["BundleBody"][];
             /**
              * Failure
              * @description Why this replica does not follow a newer rollout.
              */
             failure: string | null;
-            /** Bundles */
-            bundles: components["schemas"]["BundleBody"][];
+            rollout: components["schemas"]["Rollout"];
+        };
+        /**
+         * CatalogueAnswer
+         * @description What an edit has led to.
+         */
+        CatalogueAnswer: {
+            /**
+             * Catalogue Version
+             * @description From which the edit is served: here now, on other replicas within a second.
+             */
+            catalogue_version: number;
+            /**
+             * Items
+             * @description Ids of the items that were edited.
+             */
+            items: string[];
         };
         /**
          * ChoiceBody
          * @description A place that the user may go on to.
          */
         ChoiceBody: {
+            /** Best */
+            best: components["schemas"]["BestItem"][];
+            /**
+             * Item Id
+             * @description Of an item.
+             */
+            item_id?: string | null;
+            /**
+             * Items
+             * @description Items here; of those that pass, where a request has filters.
+             */
+            items: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "category" | "group" | "item";
             /**
              * Name
              * @description Of the category or item; of a group its most telling words.
@@ -467,38 +606,16 @@ export interface components {
              */
             path: string[];
             /**
-             * Kind
-             * @enum {string}
-             */
-            kind: "category" | "group" | "item";
-            /**
-             * Items
-             * @description Items here; of those that pass, where a request has filters.
-             */
-            items: number;
-            /**
-             * Item Id
-             * @description Of an item.
-             */
-            item_id?: string | null;
-            /**
              * Probability
              * @description Of the next item being here, of all items; without a known history the share of training events. The choices of a place sum to it, those left out for want of items that pass included.
              */
             probability: number;
-            /** Best */
-            best: components["schemas"]["BestItem"][];
         };
         /**
          * Degraded
          * @description What the answer had to do without.
          */
         Degraded: {
-            /**
-             * State Unavailable
-             * @description The user's stored state could not be read.
-             */
-            state_unavailable: boolean;
             /**
              * Levels
              * @description How many levels there was time to search, from coarse on; below them the most popular items were taken. null for all.
@@ -510,6 +627,11 @@ export interface components {
              * @default false
              */
             paging: boolean;
+            /**
+             * State Unavailable
+             * @description The user's stored state could not be read.
+             */
+            state_unavailable: boolean;
         };
         /**
          * EventBatch
@@ -542,13 +664,16 @@ export interface components {
              * @description Your name of the event, unique per user.
              */
             event_id: string;
-            /** User Id */
-            user_id: string;
             /**
              * Item Id
              * @description Stored as given, also when not in the catalogue.
              */
             item_id: string;
+            /**
+             * Recommendation Id
+             * @description Of the answer that showed the item, if one did. The event counts whatever this is; the result's `attribution` says whether it was recognised.
+             */
+            recommendation_id?: string | null;
             /**
              * Timestamp
              * @description When it happened, in seconds of Unix time; kept to the millisecond. Default: now.
@@ -560,17 +685,20 @@ export interface components {
              * @default view
              */
             type: string;
-            /**
-             * Recommendation Id
-             * @description Of the answer that showed the item, if one did. The event counts whatever this is; the result's `attribution` says whether it was recognised.
-             */
-            recommendation_id?: string | null;
+            /** User Id */
+            user_id: string;
         };
         /**
          * EventResult
          * @description What became of one event.
          */
         EventResult: {
+            /**
+             * Attribution
+             * @description What `recommendation_id` was worth; null without one. `invalid`: not from this service, or its secret is no longer in use. `expired`: older than a day. `not_served`: the answer did not hold the item.
+             * @default null
+             */
+            attribution: ("attributed" | "invalid" | "expired" | "not_served") | null;
             /** Event Id */
             event_id: string;
             /**
@@ -579,24 +707,18 @@ export interface components {
              * @enum {string}
              */
             status: "accepted" | "duplicate" | "unconfirmed";
-            /**
-             * Attribution
-             * @description What `recommendation_id` was worth; null without one. `invalid`: not from this service, or its secret is no longer in use. `expired`: older than a day. `not_served`: the answer did not hold the item.
-             * @default null
-             */
-            attribution: ("attributed" | "invalid" | "expired" | "not_served") | null;
         };
         /**
          * EventsAnswer
          * @description What became of the events, in the order of the request.
          */
         EventsAnswer: {
-            /** Results */
-            results: components["schemas"]["EventResult"][];
             /** Accepted */
             accepted: number;
             /** Duplicates */
             duplicates: number;
+            /** Results */
+            results: components["schemas"]["EventResult"][];
         };
         /**
          * ExplanationBody
@@ -604,20 +726,20 @@ export interface components {
          */
         ExplanationBody: {
             /**
-             * Way
-             * @description From broad to narrow; for popular items with shares of training events.
+             * Certified
+             * @description Whether the list is proven to be the exact best; null where nothing was searched or the order is not the score's alone.
              */
-            way: components["schemas"]["StepBody"][];
+            certified: boolean | null;
             /**
              * Influences
              * @description The newest items of the history, newest first; none where it has only one.
              */
             influences: components["schemas"]["InfluenceBody"][];
             /**
-             * Certified
-             * @description Whether the list is proven to be the exact best; null where nothing was searched or the order is not the score's alone.
+             * Way
+             * @description From broad to narrow; for popular items with shares of training events.
              */
-            certified: boolean | null;
+            way: components["schemas"]["StepBody"][];
         };
         /**
          * ExploreAnswer
@@ -626,14 +748,25 @@ export interface components {
         ExploreAnswer: {
             /** Bundle */
             bundle: string;
-            /**
-             * Variant
-             * @description The role that the bundle has.
-             * @enum {string}
-             */
-            variant: "active" | "canary";
             /** Catalogue Version */
             catalogue_version: number;
+            /**
+             * Choices
+             * @description The most probable first; none below an item.
+             */
+            choices: components["schemas"]["ChoiceBody"][];
+            /** @description null for a full answer. */
+            degraded: components["schemas"]["Degraded"] | null;
+            /**
+             * Items
+             * @description The best ones at `path`.
+             */
+            items: components["schemas"]["RecommendedItemBody"][];
+            /**
+             * Items Here
+             * @description Items at `path` that pass.
+             */
+            items_here: number;
             /** Path */
             path: string[];
             /**
@@ -641,27 +774,16 @@ export interface components {
              * @description Of the next item being at `path`.
              */
             probability: number;
-            /**
-             * Items Here
-             * @description Items at `path` that pass.
-             */
-            items_here: number;
-            /**
-             * Choices
-             * @description The most probable first; none below an item.
-             */
-            choices: components["schemas"]["ChoiceBody"][];
-            /**
-             * Items
-             * @description The best ones at `path`.
-             */
-            items: components["schemas"]["RecommendedItemBody"][];
-            /** @description null for a full answer. */
-            degraded: components["schemas"]["Degraded"] | null;
             /** Took Ms */
             took_ms: number;
             /** Unknown History Items */
             unknown_history_items: number;
+            /**
+             * Variant
+             * @description The role that the bundle has.
+             * @enum {string}
+             */
+            variant: "active" | "canary";
         };
         /**
          * ExploreRequest
@@ -684,28 +806,16 @@ export interface components {
          *     }
          */
         ExploreRequest: {
-            /** User Id */
-            user_id?: string | null;
-            /** History */
-            history?: string[] | null;
             /**
-             * Path
-             * @description Where to look; names of earlier choices.
+             * Categories
              * @default []
              */
-            path: string[];
+            categories: string[][];
             /**
-             * K
-             * @description How many items below the path.
-             * @default 10
+             * Deadline Ms
+             * @description As in a recommendation; it concerns `items`, not `choices`.
              */
-            k: number;
-            /**
-             * Items Per Choice
-             * @description How many items to name in each choice, at most.
-             * @default 3
-             */
-            items_per_choice: number;
+            deadline_ms?: number | null;
             /**
              * Exclude
              * @default []
@@ -717,11 +827,6 @@ export interface components {
              */
             exclude_seen: boolean;
             /**
-             * Categories
-             * @default []
-             */
-            categories: string[][];
-            /**
              * Filters
              * @description Conditions on the attributes that /v1/info lists: a value, a list of values of which any passes, or an object with min and max (both included). An item must pass all; one without a value passes none.
              * @default {}
@@ -729,33 +834,50 @@ export interface components {
             filters: {
                 [key: string]: (string | number | boolean) | (string | number | boolean)[] | components["schemas"]["RangeBody"];
             };
+            /** History */
+            history?: string[] | null;
             /**
-             * Deadline Ms
-             * @description As in a recommendation; it concerns `items`, not `choices`.
+             * Items Per Choice
+             * @description How many items to name in each choice, at most.
+             * @default 3
              */
-            deadline_ms?: number | null;
+            items_per_choice: number;
+            /**
+             * K
+             * @description How many items below the path.
+             * @default 10
+             */
+            k: number;
+            /**
+             * Path
+             * @description Where to look; names of earlier choices.
+             * @default []
+             */
+            path: string[];
+            /** User Id */
+            user_id?: string | null;
         };
         /**
          * FieldError
          * @description One offending field.
          */
         FieldError: {
-            /** Detail */
-            detail: string;
             /** Code */
             code: string;
-            /**
-             * Pointer
-             * @description Into the body: `#/events/0/item_id`.
-             * @default null
-             */
-            pointer: string | null;
+            /** Detail */
+            detail: string;
             /**
              * Parameter
              * @description Of the path or the query.
              * @default null
              */
             parameter: string | null;
+            /**
+             * Pointer
+             * @description Into the body: `#/events/0/item_id`.
+             * @default null
+             */
+            pointer: string | null;
         };
         /**
          * HistoryEntryBody
@@ -790,30 +912,34 @@ export interface components {
          * @description What is in service, and its limits.
          */
         InfoAnswer: {
-            /** Version */
-            version: string;
+            /**
+             * Access
+             * @description `open` where everybody may call, because no keys are configured.
+             * @enum {string}
+             */
+            access: "open" | "keys";
+            /**
+             * Attributes
+             * @description What `filters` may name, with its type.
+             */
+            attributes: components["schemas"]["AttributeBody"][];
             /** Bundle */
             bundle: string;
             /** Catalogue Version */
             catalogue_version: number;
-            /** Items */
-            items: number;
             /**
              * Decoder
              * @description What writes the codes. A diffusion decoder certifies nothing, and has no probability per level: `explain` and /v1/explore are refused.
              * @enum {string}
              */
             decoder: "autoregressive" | "diffusion";
+            /** Items */
+            items: number;
             /**
              * Levels
              * @description Coarse to fine.
              */
             levels: components["schemas"]["LevelBody"][];
-            /**
-             * Attributes
-             * @description What `filters` may name, with its type.
-             */
-            attributes: components["schemas"]["AttributeBody"][];
             /**
              * Limits
              * @description Each name ends with its unit.
@@ -822,42 +948,122 @@ export interface components {
                 [key: string]: number;
             };
             state: components["schemas"]["StateBody"];
-            /**
-             * Access
-             * @description `open` where everybody may call, because no keys are configured.
-             * @enum {string}
-             */
-            access: "open" | "keys";
+            /** Version */
+            version: string;
         };
         /**
          * ItemAnswer
          * @description One item of the catalogue in service.
          */
         ItemAnswer: {
+            /**
+             * Available
+             * @description Whether it may be recommended now: not hidden, in stock, in its time.
+             */
+            available: boolean;
+            /** Bundle */
+            bundle: string;
+            /** Catalogue Version */
+            catalogue_version: number;
             /** Item Id */
             item_id: string;
-            /** Title */
-            title: string;
             /** Path */
             path: string[];
             /** Paths */
             paths: string[][];
             /** Semantic Id */
             semantic_id: number[];
-            /** Bundle */
-            bundle: string;
-            /** Catalogue Version */
-            catalogue_version: number;
+            /** Title */
+            title: string;
+        };
+        /**
+         * ItemBatch
+         * @description Several items at once, stored all or none.
+         */
+        ItemBatch: {
+            /** Items */
+            items: components["schemas"]["ItemBody"][];
+        };
+        /**
+         * ItemBody
+         * @description All that is to be known of one item.
+         * @example {
+         *       "attributes": {
+         *         "price": 8.5
+         *       },
+         *       "brand": "Essie",
+         *       "categories": [
+         *         [
+         *           "Makeup",
+         *           "Nails",
+         *           "Nail Polish"
+         *         ]
+         *       ],
+         *       "item_id": "polish-7",
+         *       "stock": 40,
+         *       "title": "Nail polish, coral"
+         *     }
+         */
+        ItemBody: {
+            /**
+             * Attributes
+             * @description Values of the attributes that /v1/info lists.
+             * @default {}
+             */
+            attributes: {
+                [key: string]: string | number | boolean;
+            };
+            /**
+             * Available From
+             * @description Unix time in seconds from which it is recommended.
+             */
+            available_from?: number | null;
+            /**
+             * Available Until
+             * @description Unix time in seconds from which it is not any more.
+             */
+            available_until?: number | null;
+            /**
+             * Brand
+             * @default
+             */
+            brand: string;
+            /**
+             * Categories
+             * @description Category paths, the primary one first.
+             * @default []
+             */
+            categories: string[][];
+            /**
+             * Description
+             * @default
+             */
+            description: string;
+            /**
+             * Item Id
+             * @description Of a new item, or of one that this takes the place of.
+             */
+            item_id: string;
+            /**
+             * Stock
+             * @description Pieces left; with 0 the item is not recommended.
+             */
+            stock?: number | null;
+            /**
+             * Title
+             * @default
+             */
+            title: string;
         };
         /**
          * LevelBody
          * @description One level of the semantic IDs.
          */
         LevelBody: {
-            /** Name */
-            name: string;
             /** Codebook Size */
             codebook_size: number;
+            /** Name */
+            name: string;
         };
         /**
          * LiveAnswer
@@ -872,10 +1078,54 @@ export interface components {
             status: "alive";
         };
         /**
+         * OfferRequest
+         * @description Whether and when an item can be had; what is not given is no limit.
+         * @example {
+         *       "stock": 0
+         *     }
+         * @example {
+         *       "available_from": 1800000000,
+         *       "stock": 25
+         *     }
+         * @example {}
+         */
+        OfferRequest: {
+            /**
+             * Available From
+             * @description Unix time in seconds from which it is recommended.
+             */
+            available_from?: number | null;
+            /**
+             * Available Until
+             * @description Unix time in seconds from which it is not any more.
+             */
+            available_until?: number | null;
+            /**
+             * Stock
+             * @description Pieces left; with 0 the item is not recommended.
+             */
+            stock?: number | null;
+        };
+        /**
          * PlaceBody
          * @description One place of the browsed tree.
          */
         PlaceBody: {
+            /**
+             * Item Id
+             * @description Of an item.
+             */
+            item_id?: string | null;
+            /**
+             * Items
+             * @description Items here; of those that pass, where a request has filters.
+             */
+            items: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "category" | "group" | "item";
             /**
              * Name
              * @description Of the category or item; of a group its most telling words.
@@ -886,54 +1136,39 @@ export interface components {
              * @description For `path` in a request.
              */
             path: string[];
-            /**
-             * Kind
-             * @enum {string}
-             */
-            kind: "category" | "group" | "item";
-            /**
-             * Items
-             * @description Items here; of those that pass, where a request has filters.
-             */
-            items: number;
-            /**
-             * Item Id
-             * @description Of an item.
-             */
-            item_id?: string | null;
         };
         /**
          * Problem
          * @description Every error (RFC 9457).
          */
         Problem: {
-            /** Type */
-            type: string;
-            /** Title */
-            title: string;
-            /** Status */
-            status: number;
-            /** Detail */
-            detail: string;
-            /** Instance */
-            instance: string;
             /**
              * Code
              * @description Stable; decide by this one.
              */
             code: string;
+            /** Detail */
+            detail: string;
             /** Errors */
             errors: components["schemas"]["FieldError"][];
+            /** Instance */
+            instance: string;
             /** Request Id */
             request_id: string;
-            /** Retryable */
-            retryable: boolean;
             /**
              * Results
              * @description Of code events_not_stored: what became of each event.
              * @default null
              */
             results: components["schemas"]["EventResult"][] | null;
+            /** Retryable */
+            retryable: boolean;
+            /** Status */
+            status: number;
+            /** Title */
+            title: string;
+            /** Type */
+            type: string;
         };
         /**
          * RangeBody
@@ -941,60 +1176,54 @@ export interface components {
          */
         RangeBody: {
             /**
-             * Min
-             * @description Smallest value that passes.
-             */
-            min?: number | null;
-            /**
              * Max
              * @description Largest value that passes.
              */
             max?: number | null;
+            /**
+             * Min
+             * @description Smallest value that passes.
+             */
+            min?: number | null;
         };
         /**
          * ReadyAnswer
          * @description The service can be sent requests.
          */
         ReadyAnswer: {
+            /** Bundle */
+            bundle: string;
+            state: components["schemas"]["StateBody"];
             /**
              * Status
              * @default ready
              * @constant
              */
             status: "ready";
-            /** Bundle */
-            bundle: string;
-            state: components["schemas"]["StateBody"];
         };
         /**
          * RecommendAnswer
          * @description Recommended items, best first.
          */
         RecommendAnswer: {
-            /**
-             * Recommendation Id
-             * @description Send it with the events that follow, and they are attributed to this answer.
-             */
-            recommendation_id: string;
             /** Bundle */
             bundle: string;
-            /**
-             * Variant
-             * @description The role that the bundle has.
-             * @enum {string}
-             */
-            variant: "active" | "canary";
             /** Catalogue Version */
             catalogue_version: number;
-            /** Items */
-            items: components["schemas"]["RecommendedItemBody"][];
-            /** @description null for a full answer. */
-            degraded: components["schemas"]["Degraded"] | null;
             /**
              * Certified
              * @description Whether the items are proven to be the best of the whole catalogue by the served score; null where nothing was searched, there was no time for all levels or the order is not the score's alone.
              */
             certified: boolean | null;
+            /** @description null for a full answer. */
+            degraded: components["schemas"]["Degraded"] | null;
+            /** Items */
+            items: components["schemas"]["RecommendedItemBody"][];
+            /**
+             * Recommendation Id
+             * @description Send it with the events that follow, and they are attributed to this answer.
+             */
+            recommendation_id: string;
             /** Took Ms */
             took_ms: number;
             /**
@@ -1002,6 +1231,12 @@ export interface components {
              * @description Items of the history that the catalogue does not hold.
              */
             unknown_history_items: number;
+            /**
+             * Variant
+             * @description The role that the bundle has.
+             * @enum {string}
+             */
+            variant: "active" | "canary";
         };
         /**
          * RecommendBatch
@@ -1074,21 +1309,44 @@ export interface components {
          */
         RecommendRequest: {
             /**
-             * User Id
-             * @description Whose stored history and seen items to use.
+             * After
+             * @description The recommendation_id of the page before: neither its items nor those of the pages before it are repeated. Known for 30 minutes, and only with the same `user_id`.
              */
-            user_id?: string | null;
+            after?: string | null;
             /**
-             * History
-             * @description Item ids, oldest first; unknown ones are skipped and counted.
+             * Anchor
+             * @description Items that are being looked at: read as the newest of the history, never returned.
+             * @default []
              */
-            history?: string[] | null;
+            anchor: string[];
             /**
-             * K
-             * @description How many items.
-             * @default 10
+             * Beam
+             * @description How many prefixes the search keeps per level, at least `k`; the bundle's number by default. `auto` doubles it until the answer is certified or time is up.
              */
-            k: number;
+            beam?: (number | "auto") | null;
+            /**
+             * Categories
+             * @description Category paths, coarse to fine; an item passes below any of them.
+             * @default []
+             */
+            categories: string[][];
+            /**
+             * Context
+             * @description Written to the event log, where there is one, with the recommendation_id and the items; of no other effect.
+             * @default {}
+             */
+            context: Record<string, never>;
+            /**
+             * Deadline Ms
+             * @description Time for this answer in milliseconds, at most the service's own. When it is short, the fine levels are popular instead of searched: see `degraded.levels`.
+             */
+            deadline_ms?: number | null;
+            /**
+             * Diversity
+             * @description 0 orders by score; 1 by the shares of coarse categories in the history (calibrated); in between by both.
+             * @default 0
+             */
+            diversity: number;
             /**
              * Exclude
              * @description Item ids never to return.
@@ -1102,11 +1360,17 @@ export interface components {
              */
             exclude_seen: boolean;
             /**
-             * Categories
-             * @description Category paths, coarse to fine; an item passes below any of them.
-             * @default []
+             * Explain
+             * @description Say of every item why it is there.
+             * @default false
              */
-            categories: string[][];
+            explain: boolean;
+            /**
+             * Exploration
+             * @description Above 0 items are drawn by chance from the best ones found, with this temperature, and each tells its `propensity`; not together with `diversity`.
+             * @default 0
+             */
+            exploration: number;
             /**
              * Filters
              * @description Conditions on the attributes that /v1/info lists: a value, a list of values of which any passes, or an object with min and max (both included). An item must pass all; one without a value passes none.
@@ -1116,64 +1380,52 @@ export interface components {
                 [key: string]: (string | number | boolean) | (string | number | boolean)[] | components["schemas"]["RangeBody"];
             };
             /**
+             * History
+             * @description Item ids, oldest first; unknown ones are skipped and counted.
+             */
+            history?: string[] | null;
+            /**
+             * K
+             * @description How many items.
+             * @default 10
+             */
+            k: number;
+            /**
              * Path
              * @description Names from /v1/explore or /v1/taxonomy: only items of this place. An item counts where its first category path puts it; `categories` counts all of its paths.
              * @default []
              */
             path: string[];
             /**
-             * Explain
-             * @description Say of every item why it is there.
-             * @default false
+             * User Id
+             * @description Whose stored history and seen items to use.
              */
-            explain: boolean;
-            /**
-             * After
-             * @description The recommendation_id of the page before: neither its items nor those of the pages before it are repeated. Known for 30 minutes, and only with the same `user_id`.
-             */
-            after?: string | null;
-            /**
-             * Anchor
-             * @description Items that are being looked at: read as the newest of the history, never returned.
-             * @default []
-             */
-            anchor: string[];
-            /**
-             * Diversity
-             * @description 0 orders by score; 1 by the shares of coarse categories in the history (calibrated); in between by both.
-             * @default 0
-             */
-            diversity: number;
-            /**
-             * Exploration
-             * @description Above 0 items are drawn by chance from the best ones found, with this temperature, and each tells its `propensity`; not together with `diversity`.
-             * @default 0
-             */
-            exploration: number;
-            /**
-             * Context
-             * @description Written to the event log, where there is one, with the recommendation_id and the items; of no other effect.
-             * @default {}
-             */
-            context: Record<string, never>;
-            /**
-             * Beam
-             * @description How many prefixes the search keeps per level, at least `k`; the bundle's number by default. `auto` doubles it until the answer is certified or time is up.
-             */
-            beam?: (number | "auto") | null;
-            /**
-             * Deadline Ms
-             * @description Time for this answer in milliseconds, at most the service's own. When it is short, the fine levels are popular instead of searched: see `degraded.levels`.
-             */
-            deadline_ms?: number | null;
+            user_id?: string | null;
         };
         /**
          * RecommendedItemBody
          * @description One recommended item.
          */
         RecommendedItemBody: {
+            /** @description With `explain`. */
+            explanation?: components["schemas"]["ExplanationBody"] | null;
             /** Item Id */
             item_id: string;
+            /**
+             * Level Log Probs
+             * @description Per generated level, with `explain`; null for popular items.
+             */
+            level_log_probs?: number[] | null;
+            /**
+             * Path
+             * @description Category names, coarse to fine.
+             */
+            path: string[];
+            /**
+             * Propensity
+             * @description With `exploration`: the probability of this item here, given those before.
+             */
+            propensity?: number | null;
             /**
              * Rank
              * @description 1 is best.
@@ -1185,50 +1437,25 @@ export interface components {
              */
             score: number;
             /**
+             * Semantic Id
+             * @description One code per level, coarse to fine.
+             */
+            semantic_id: number[];
+            /**
              * Source
              * @description `generated` from the history; `partial`, generated in the coarse levels and popular below; or `popular`.
              */
             source: string;
             /** Title */
             title: string;
-            /**
-             * Path
-             * @description Category names, coarse to fine.
-             */
-            path: string[];
-            /**
-             * Semantic Id
-             * @description One code per level, coarse to fine.
-             */
-            semantic_id: number[];
-            /**
-             * Level Log Probs
-             * @description Per generated level, with `explain`; null for popular items.
-             */
-            level_log_probs?: number[] | null;
-            /** @description With `explain`. */
-            explanation?: components["schemas"]["ExplanationBody"] | null;
-            /**
-             * Propensity
-             * @description With `exploration`: the probability of this item here, given those before.
-             */
-            propensity?: number | null;
         };
         /**
          * Rollout
          * @description Which bundle has which role.
          */
         Rollout: {
-            /**
-             * Version
-             * @description Grows by one with every change.
-             * @default 0
-             */
-            version: number;
             /** @description Serves everybody whom the canary does not. */
             active: components["schemas"]["BundleReference"];
-            /** @description Was active before, and is kept ready for a rollback. */
-            previous?: components["schemas"]["BundleReference"] | null;
             /** @description Serves some users. */
             canary?: components["schemas"]["BundleReference"] | null;
             /**
@@ -1237,36 +1464,44 @@ export interface components {
              * @default 0
              */
             canary_percent: number;
-            /** @description Computes what is served, too; compared and counted, not served. */
-            shadow?: components["schemas"]["BundleReference"] | null;
             /** @description Ready and without a role. */
             loaded?: components["schemas"]["BundleReference"] | null;
+            /** @description Was active before, and is kept ready for a rollback. */
+            previous?: components["schemas"]["BundleReference"] | null;
+            /** @description Computes what is served, too; compared and counted, not served. */
+            shadow?: components["schemas"]["BundleReference"] | null;
+            /**
+             * Version
+             * @description Grows by one with every change.
+             * @default 0
+             */
+            version: number;
         };
         /**
          * StateBody
          * @description The store of user state.
          */
         StateBody: {
+            /** Available */
+            available: boolean;
             /**
              * Kind
              * @enum {string}
              */
             kind: "memory" | "redis";
-            /** Available */
-            available: boolean;
         };
         /**
          * StepBody
          * @description One place on the way to an item.
          */
         StepBody: {
-            /** Name */
-            name: string;
             /**
              * Kind
              * @enum {string}
              */
             kind: "category" | "group" | "item";
+            /** Name */
+            name: string;
             /**
              * Probability
              * @description Of the next item being there.
@@ -1282,42 +1517,26 @@ export interface components {
             bundle: string;
             /** Catalogue Version */
             catalogue_version: number;
-            /** Path */
-            path: string[];
-            /** Items Here */
-            items_here: number;
             /**
              * Choices
              * @description In the order of the tree.
              */
             choices: components["schemas"]["PlaceBody"][];
+            /** Items Here */
+            items_here: number;
+            /** Path */
+            path: string[];
         };
         /**
          * UserAnswer
          * @description What is stored of a user; all empty for an unknown one.
          */
         UserAnswer: {
-            /** User Id */
-            user_id: string;
-            /**
-             * History
-             * @description Oldest first.
-             */
-            history: components["schemas"]["HistoryEntryBody"][];
-            /** History Items */
-            history_items: number;
-            /** Seen Items */
-            seen_items: number;
             /**
              * Disliked
              * @description Item ids, in no order; never recommended to the user.
              */
             disliked: string[];
-            /**
-             * Seen
-             * @description Item ids, more than the history holds.
-             */
-            seen: string[];
             /**
              * Event Ids
              * @description Kept for a while, to recognise repeated events.
@@ -1328,8 +1547,24 @@ export interface components {
              * @description Events accepted since the user became known.
              */
             events: number;
+            /**
+             * History
+             * @description Oldest first.
+             */
+            history: components["schemas"]["HistoryEntryBody"][];
+            /** History Items */
+            history_items: number;
             /** History Version */
             history_version: number;
+            /**
+             * Seen
+             * @description Item ids, more than the history holds.
+             */
+            seen: string[];
+            /** Seen Items */
+            seen_items: number;
+            /** User Id */
+            user_id: string;
         };
     };
     responses: never;
@@ -1340,6 +1575,1300 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    livez_livez_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LiveAnswer"];
+                };
+            };
+        };
+    };
+    metrics_metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    readyz_readyz_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReadyAnswer"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    bundles_v1_bundles_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    activate_v1_bundles__name__activate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a folder below COFINE_BUNDLES. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ActivateRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    load_v1_bundles__name__load_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a folder below COFINE_BUNDLES. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    roll_back_v1_bundles__name__rollback_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a folder below COFINE_BUNDLES. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BundlesAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    events_v1_events_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EventBody"] | components["schemas"]["EventBatch"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventsAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explore_v1_explore_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExploreRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExploreAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer was not ready in time; see Retry-After. */
+            504: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    info_v1_info_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InfoAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_items_v1_items_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ItemBody"] | components["schemas"]["ItemBatch"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CatalogueAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_item_v1_items__item_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The catalogue's id of the item. */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ItemAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_availability_v1_items__item_id__availability_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The catalogue's id of the item. */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OfferRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CatalogueAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    hide_v1_items__item_id__hide_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The catalogue's id of the item. */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CatalogueAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reset_v1_items__item_id__reset_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The catalogue's id of the item. */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CatalogueAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    show_v1_items__item_id__show_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The catalogue's id of the item. */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CatalogueAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The rollout cannot be changed like this, or was changed at the same time. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     recommend_v1_recommend_post: {
         parameters: {
             query?: never;
@@ -1569,126 +3098,6 @@ export interface operations {
             };
         };
     };
-    explore_v1_explore_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ExploreRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ExploreAnswer"];
-                };
-            };
-            /** @description The body is not valid JSON. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body took too long to come. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body is not declared as JSON. */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Not available now; see Retry-After. */
-            503: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The answer was not ready in time; see Retry-After. */
-            504: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
     taxonomy_v1_taxonomy_get: {
         parameters: {
             query?: {
@@ -1730,115 +3139,6 @@ export interface operations {
             };
             /** @description There is no such item, place or bundle. */
             404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Not available now; see Retry-After. */
-            503: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    events_v1_events_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["EventBody"] | components["schemas"]["EventBatch"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["EventsAnswer"];
-                };
-            };
-            /** @description The body is not valid JSON. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body took too long to come. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body is not declared as JSON. */
-            415: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2018,553 +3318,6 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
-            };
-        };
-    };
-    read_item_v1_items__item_id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The catalogue's id of the item. */
-                item_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ItemAnswer"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description There is no such item, place or bundle. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    bundles_v1_bundles_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["BundlesAnswer"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    load_v1_bundles__name__load_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a folder below COFINE_BUNDLES. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["BundlesAnswer"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description There is no such item, place or bundle. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The rollout cannot be changed like this, or was changed at the same time. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Not available now; see Retry-After. */
-            503: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    activate_v1_bundles__name__activate_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a folder below COFINE_BUNDLES. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ActivateRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["BundlesAnswer"];
-                };
-            };
-            /** @description The body is not valid JSON. */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description There is no such item, place or bundle. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body took too long to come. */
-            408: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The rollout cannot be changed like this, or was changed at the same time. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body is too large. */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The body is not declared as JSON. */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Not available now; see Retry-After. */
-            503: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    roll_back_v1_bundles__name__rollback_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a folder below COFINE_BUNDLES. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["BundlesAnswer"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description There is no such item, place or bundle. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The rollout cannot be changed like this, or was changed at the same time. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Not available now; see Retry-After. */
-            503: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    info_v1_info_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["InfoAnswer"];
-                };
-            };
-            /** @description No key, no user token, or a wrong one. */
-            401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The key may not do this, or not for this user. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
-            429: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    livez_livez_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["LiveAnswer"];
-                };
-            };
-        };
-    };
-    readyz_readyz_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ReadyAnswer"];
-                };
-            };
-            /** @description Not available now; see Retry-After. */
-            503: {
-                headers: {
-                    /** @description When to try again, in seconds. */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    metrics_metrics_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
         };
     };
