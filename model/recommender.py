@@ -149,7 +149,7 @@ class Recommendation:
     """The place that `path` names, as its choices are; None where no choices were asked for."""
     choices: tuple[Choice, ...] = ()
     """The next ones below it, the most probable first."""
-    bundle: Bundle | None = None
+    bundle: Bundle | None = field(default=None, compare=False, repr=False)
     """The state of the catalogue that it was made from, where leaves are looked up."""
 
 

@@ -160,7 +160,10 @@ class Catalogue:
         while True:
             seconds = min(POLL_SECONDS, max(0.0, self._due - time.time()))
             await self._store.wait_for_change(seconds)
-            await self._look()
+            try:
+                await self._look()
+            except Exception:  # whatever it is, the next edit has to be followed
+                _LOGGER.exception("catalogue_not_followed", extra={"version": self.version})
 
     async def _look(self, wanted: Position | None = None) -> None:
         """Apply what is new, in the store or by the clock; `wanted` may have been in the meantime.

@@ -10,6 +10,7 @@ hear of it at once; they also look once in a while, for messages get lost.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,7 @@ _KEYS = [f"cofine:{{catalogue}}:1:{name}" for name in ("head", "parts", "order")
 _CHANNEL = "cofine:catalogue:changed"
 WHOLE_SECONDS = 5.0
 """Time to read or restore all edits, which may be tens of megabytes."""
+_LOGGER = logging.getLogger(__name__)
 
 # Arguments: channel, most items, most bytes, name of a new store; then item id, part and text of
 # each change, the text empty for none.
@@ -153,16 +155,11 @@ class RedisEdits:
         found = await self._run(_READ, (known.store, known.version), WHOLE_SECONDS)
         if not found:
             return None
-        store, version, is_whole, *items = found
-        parts = {
-            items[at].decode(): {
-                part: text.decode()
-                for part, text in zip(PARTS, items[at + 1 : at + 4], strict=True)
-                if text
-            }
-            for at in range(0, len(items), 4)
-        }
-        return Update(Position(store.decode(), int(version)), parts, bool(is_whole))
+        try:
+            return _update(found)
+        except ValueError:
+            _LOGGER.error("edits_unreadable", extra={"key": _KEYS[0]})
+            raise CatalogueUnavailableError("error") from None
 
     async def restore(self, position: Position, parts: Mapping[str, Parts]) -> None:
         """See `service.item_edits.EditStore.restore`."""
@@ -187,3 +184,21 @@ class RedisEdits:
             return await self._connection.run(script, _KEYS, arguments, deadline_seconds=seconds)
         except StateUnavailableError as error:
             raise CatalogueUnavailableError(error.reason) from None
+
+
+def _update(found: Sequence[Any]) -> Update:
+    """Return what `_READ` answered.
+
+    Raises:
+        ValueError: it is not what this module has written.
+    """
+    store, version, is_whole, *items = found
+    parts = {
+        items[at].decode(): {
+            part: text.decode()
+            for part, text in zip(PARTS, items[at + 1 : at + 4], strict=True)
+            if text
+        }
+        for at in range(0, len(items), 4)
+    }
+    return Update(Position(store.decode(), int(version)), parts, bool(is_whole))

@@ -245,3 +245,17 @@ async def test_without_a_server_nothing_is_accepted(own_redis_server: RedisServe
             await store.write([Change("a", "hidden", None)])
         with pytest.raises(CatalogueUnavailableError):
             await store.read(START)
+
+
+async def test_what_nobody_here_has_written_is_not_followed(redis_server: RedisServer) -> None:
+    redis_server.flush()
+    async with on_redis(redis_server) as store:
+        await store.write([Change("a", "hidden", "true")])
+        with redis_server.client() as client:
+            client.zadd("cofine:{catalogue}:1:order", {b"\xff\xfe": 7})
+        with pytest.raises(CatalogueUnavailableError):
+            await store.read(START)
+        with redis_server.client() as client:
+            client.set("cofine:{catalogue}:1:head", "text")
+        with pytest.raises(CatalogueUnavailableError):
+            await store.write([Change("a", "hidden", None)])

@@ -1,5 +1,7 @@
 """The catalogue is edited while two processes serve it from one Redis."""
 
+import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.end_to_end.service_process import (
     running_service,
     wait_until,
 )
+from tests.keys import headers_of, write_keys
 from tests.service.problem_shape import check_problem
 
 PATIENT = {
@@ -58,6 +61,10 @@ def second(
 @pytest.fixture(scope="module")
 def known(shop: Bundle) -> dict[str, Any]:
     """A popular item of the bundle, as a shop would send it."""
+    return popular_item(shop)
+
+
+def popular_item(shop: Bundle) -> dict[str, Any]:
     leaf = int(shop.by_popularity[0])
     return {
         "item_id": shop.catalog.item_id(leaf),
@@ -157,6 +164,69 @@ def test_pages_and_choices_survive_new_numbers(
         for number in range(20):
             edit(client, "POST", f"/page-{number}:reset")
         assert client.get("/v1/items/page-3").status_code == 404
+
+
+def test_edits_drop_no_request(first: ServiceProcess, known: dict[str, Any]) -> None:
+    """Requests go on while items come and go; every answer is of one state of the catalogue."""
+    answers: list[httpx2.Response] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with first.client() as client:
+            while not stop.is_set():
+                body = {"history": [known["item_id"]], "k": 100, "exclude_seen": False}
+                answers.append(client.post("/v1/recommend", json=body))
+
+    asking = [threading.Thread(target=ask, daemon=True) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    with first.client() as client:
+        came, went = [], []
+        for _ in range(4):
+            twin = {**known, "item_id": "brief", "title": "A brief thing"}
+            came.append(edit(client, "PUT", "", twin))
+            went.append(edit(client, "POST", "/brief:reset"))
+        count = len(answers)
+        wait_until(lambda: len(answers) > count + 2, "requests are answered")
+    stop.set()
+    for thread in asking:
+        thread.join(60)
+    assert {answer.status_code for answer in answers} == {200}
+    for answer in answers:
+        version = answer.json()["catalogue_version"]
+        if "brief" in ids(answer.json()):
+            assert version in came
+        assert version <= went[-1]
+
+
+@pytest.mark.slow
+def test_a_new_bundle_reads_the_edits_again(
+    shop_bundle: Path, diffusion_bundle: Path, tmp_path: Path
+) -> None:
+    known = popular_item(Bundle.open(shop_bundle))
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for name, bundle in (("one", shop_bundle), ("two", diffusion_bundle)):
+        shutil.copytree(bundle, folder / name)
+    chosen = {"bundles": folder, "keys": write_keys(tmp_path)}
+    with (
+        running_service(folder / "one", tmp_path, **chosen, **PATIENT) as service,
+        service.client() as client,
+    ):
+        client.headers.update(headers_of("write"))
+        edit(client, "PUT", "", {**known, "item_id": "twin", "title": known["title"] + " two"})
+        version = edit(client, "POST", f"/{known['item_id']}:hide")
+        codes = []
+        for name in ("one", "two", "one"):
+            client.headers.update(headers_of("admin"))
+            assert client.post(f"/v1/bundles/{name}:activate", json={}).status_code == 200
+            client.headers.update(headers_of("read"))
+            assert "twin" in everything(client, known)
+            assert known["item_id"] not in everything(client, known)
+            assert client.get("/v1/info").json()["catalogue_version"] == version
+            codes.append(client.get("/v1/items/twin").json()["semantic_id"])
+        assert codes[0] == codes[2]
+        assert len(codes[1]) != len(codes[0])
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Edits of the catalogue over HTTP: what is refused, and what is kept."""
 
+import json
 from typing import Any
 
 import pytest
@@ -89,7 +90,9 @@ async def test_a_reset_takes_everything_back(client: Client) -> None:
 async def test_what_cannot_be_used_is_refused_and_not_kept(
     client: Client, change: dict[str, Any], pointer: str
 ) -> None:
-    answer = await client.put("/v1/items", json={**ITEM, **change})
+    escaped = json.dumps({**ITEM, **change})  # spells half surrogate pairs, too
+    headers = {"content-type": "application/json"}
+    answer = await client.put("/v1/items", content=escaped, headers=headers)
 
     check_problem(answer, 422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"] == pointer
