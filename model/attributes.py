@@ -23,6 +23,15 @@ _DTYPES = {"str": np.int32, "int": np.int64, "float": np.float64, "bool": np.boo
 _ZEROS: Mapping[AttributeType, Scalar] = {"str": "", "int": 0, "float": 0.0, "bool": False}
 
 
+def suits(type_: AttributeType, value: Scalar) -> bool:
+    """Whether an attribute of this type can have the value."""
+    if isinstance(value, bool):
+        return type_ == "bool"
+    if isinstance(value, str):
+        return type_ == "str"
+    return type_ == "float" or (type_ == "int" and int(value) == value)
+
+
 @dataclass(frozen=True)
 class AnyOf:
     """The value is one of these."""

@@ -6,12 +6,13 @@ file with its size and sha256. It is opened whole or not at all, and its id is a
 Shapes: N items, M trie nodes, I inner nodes, L levels, D width, G category paths.
 """
 
+import copy
 import hashlib
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -90,6 +91,10 @@ class Bundle:
     golden: tuple[GoldenCase, ...]
     default_list: tuple[ItemId, ...] = ()
     """What the default list begins with; none in bundles from before there was one."""
+    catalogue_version: int = 0
+    """0 is the catalogue as exported; edits count up from there."""
+    withheld: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Leaves that are in the catalogue and may not be recommended now, ascending."""
 
     @property
     def bundle_id(self) -> str:
@@ -134,10 +139,17 @@ class Bundle:
     def _smoothed_events(self) -> int:
         return int(self.popularity.sum()) + len(self.popularity)
 
-    @property
-    def catalogue_version(self) -> int:
-        """0 is the catalogue as exported; edits count up from there."""
-        return 0
+    def as_of(self, version: int, withheld: IntArray) -> "Bundle":
+        """The same items in another version of the catalogue, with other leaves withheld."""
+        other = copy.copy(self)  # with what was computed of the items so far
+        object.__setattr__(other, "catalogue_version", version)
+        object.__setattr__(other, "withheld", withheld)
+        return other
+
+    def live_items(self, first: int, end: int) -> int:
+        """How many of the leaves `first` .. `end` - 1 may be recommended now."""
+        gone = np.searchsorted(self.withheld, [first, end])
+        return end - first - int(gone[1] - gone[0])
 
     @classmethod
     def open(cls, path: Path, *, threads: int = 1) -> "Bundle":

@@ -172,7 +172,9 @@ class TextGraph:
         Raises:
             BundleError: the file is not a graph that this ONNX Runtime can run.
         """
-        self._session = _session(path, onnxruntime.SessionOptions())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # by default as many as the host has, beside all requests
+        self._session = _session(path, options)
 
     def encode(self, ids: IntArray, mask: IntArray) -> FloatArray:
         """Unit vectors [N, E] of token ids and their mask, both [N, T]."""

@@ -12,7 +12,7 @@ from model.attributes import AnyOf, Attributes, Condition, Filters
 from model.availability import Availability
 from model.catalog import Catalog
 from model.trie import Trie
-from model.types import BoolArray, Leaf
+from model.types import BoolArray, IntArray, Leaf
 
 COUNTS_MAX_BYTES = 32 * 2**20
 """Memory for the counts of filters that one worker keeps; each costs four bytes per trie node."""
@@ -27,6 +27,7 @@ class LegalItems:
         catalog: Catalog,
         attributes: Attributes,
         *,
+        withheld: IntArray | None = None,
         max_bytes: int = COUNTS_MAX_BYTES,
     ) -> None:
         self._trie = trie
@@ -34,7 +35,10 @@ class LegalItems:
         self._attributes = attributes
         self._kept_most = max(1, max_bytes // (4 * trie.node_count))
         self._kept: OrderedDict[Hashable, Availability] = OrderedDict()
-        self.everything = Availability(trie, np.ones(len(catalog), dtype=bool))
+        self._live = np.ones(len(catalog), dtype=bool)
+        if withheld is not None:
+            self._live[withheld] = False
+        self.everything = Availability(trie, self._live)
 
     def __len__(self) -> int:
         """How many filters' counts are kept."""
@@ -62,7 +66,7 @@ class LegalItems:
         numbers = tuple(sorted({self._catalog.category(path) for path in categories}))
         key = (numbers, tuple(sorted((name, _key(each)) for name, each in filters.items())), leaves)
         if key not in self._kept:
-            legal = self._below(numbers) if numbers else np.ones(len(self._catalog), dtype=bool)
+            legal = self._below(numbers) & self._live if numbers else self._live.copy()
             if filters:
                 legal &= self._attributes.passing(filters)
             if leaves is not None:

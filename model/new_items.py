@@ -1,18 +1,18 @@
-"""Items that training never saw: from their texts to codes and vectors, and into the catalogue.
+"""Items that training never saw: from their texts to codes and vectors.
 
 Everything comes from the bundle: text encoder, regression to collaborative vectors, codebooks,
 `item_encoder.onnx`. Shapes: N items, K new ones, L levels, D width.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.attributes import Scalar
 from model.bundle import Bundle
-from model.catalog import Catalog, build_catalog
 from model.errors import BundleError, DataError
-from model.insertion import Insertion, NewItems, insert
+from model.insertion import NewItems
 from model.item_features import (
     TEXT_FIELDS,
     ItemFeatures,
@@ -41,6 +41,8 @@ class NewItem:
     """Category paths, the primary one first."""
     embeddings: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By the names of the catalogue's embedding columns; one that is missing counts as empty."""
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    """What filters ask for; those that the bundle does not have are of no effect."""
 
     @property
     def path(self) -> CategoryPath:
@@ -131,58 +133,6 @@ class ItemEncoder:
             for name, layers in zip(quantizer.views, quantizer.encoders, strict=False)
             if name not in VIEWS
         }
-
-
-def with_new_items(bundle: Bundle, items: Sequence[NewItem], encoded: NewItems) -> Bundle:
-    """Return a bundle that also holds `items`; the one given, and its folder, stay as they are.
-
-    Args:
-        bundle: of N items.
-        items: K items that it does not hold.
-        encoded: their codes and vectors, in the same order.
-
-    Raises:
-        DataError: the bundle holds one of the items already.
-    """
-    old = bundle.catalog.leaves([item.item_id for item in items])
-    if len(old):
-        name = bundle.catalog.item_id(int(old[0]))
-        raise DataError(f"item_id {name!r} is in the catalogue already")
-    done = insert(bundle.tree, bundle.catalog.codes, bundle.catalog.item_ids, encoded)
-    score = bundle.manifest.score
-    norm = float(np.linalg.norm(encoded.vectors, axis=1).max(initial=0)) * 1.0001
-    manifest = bundle.manifest.model_copy(
-        update={
-            "items": done.tree.trie.item_count,
-            "nodes": done.tree.trie.node_count,
-            "score": score.model_copy(
-                update={"largest_item_norm": max(score.largest_item_norm, norm)}
-            ),
-        }
-    )
-    popularity = np.zeros(len(done.codes), dtype=np.int64)
-    popularity[done.kept] = bundle.popularity
-    return replace(
-        bundle,
-        manifest=manifest,
-        catalog=_catalog(bundle, items, done),
-        tree=done.tree,
-        popularity=popularity,
-        transitions=bundle.transitions.moved(done.kept, len(done.codes)),
-        golden=(),
-    )
-
-
-def _catalog(bundle: Bundle, items: Sequence[NewItem], done: Insertion) -> Catalog:
-    old, count = bundle.catalog, len(done.codes)
-    ids, titles = [""] * count, [""] * count
-    paths: list[Sequence[CategoryPath]] = [()] * count
-    for before, leaf in enumerate(done.kept.tolist()):
-        ids[leaf], titles[leaf] = old.item_id(before), old.title(before)
-        paths[leaf] = old.paths(before)
-    for item, leaf in zip(items, done.added.tolist(), strict=True):
-        ids[leaf], titles[leaf], paths[leaf] = item.item_id, item.title, item.paths
-    return build_catalog(ids, titles, paths, done.codes)
 
 
 def _embeddings(name: str, items: Sequence[NewItem], width: int) -> FloatArray:

@@ -154,6 +154,8 @@ class Recommendation:
     """The place that `path` names, as its choices are; None where no choices were asked for."""
     choices: tuple[Choice, ...] = ()
     """The next ones below it, the most probable first."""
+    bundle: Bundle | None = field(default=None, compare=False, repr=False)
+    """The state of the catalogue that it was made from, where leaves are looked up."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,9 @@ class Recommender:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._trie = bundle.tree.trie
-        self._legal_items = LegalItems(self._trie, bundle.catalog, bundle.attributes)
+        self._legal_items = LegalItems(
+            self._trie, bundle.catalog, bundle.attributes, withheld=bundle.withheld
+        )
         self._everything = self._legal_items.everything
         weights = bundle.manifest.score.evidence_weights
         self._biases = EvidenceBiases(bundle.tree, bundle.transitions, weights)
@@ -212,6 +216,15 @@ class Recommender:
         self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
         self._fallback = FallbackChain(bundle, self._tree)
+
+    def over(self, bundle: Bundle) -> "Recommender":
+        """The same thread's recommender over another state of the bundle's catalogue.
+
+        It knows how long searches took lately.
+        """
+        other = Recommender(bundle)
+        other._timed = self._timed.over(bundle.graphs, bundle.tree, bundle.popularity)
+        return other
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; those of the fallback chain when the history says nothing.
@@ -246,7 +259,9 @@ class Recommender:
         clock.lap("resolve")
         certified = None if found is None else found.certified
         levels = None if found is None else found.levels
-        return Recommendation(items, unknown, certified, clock.seconds, levels, place, choices)
+        return Recommendation(
+            items, unknown, certified, clock.seconds, levels, place, choices, self.bundle
+        )
 
     def popular(self, query: Query) -> Recommendation:
         """The most popular legal items, whatever the history says; then the default list.
@@ -262,7 +277,8 @@ class Recommender:
         with self._legal(query, seen) as availability:
             items = self._resolve(query, None, leaves, availability, _nothing_likely)
         clock.lap("resolve")
-        return Recommendation(items, len(query.history) - len(leaves), None, clock.seconds)
+        unknown = len(query.history) - len(leaves)
+        return Recommendation(items, unknown, None, clock.seconds, bundle=self.bundle)
 
     @contextmanager
     def reading(self, leaves: IntArray) -> Iterator[FloatArray]:

@@ -45,6 +45,12 @@ class TimedSearch:
         self._times = RecentTimes(now)
         self._widths: set[int] = set()
 
+    def over(self, graphs: Graphs, tree: SearchTree, popularity: IntArray) -> "TimedSearch":
+        """The same thread's search of another tree, which knows how long it took lately."""
+        other = TimedSearch(graphs, tree, popularity, self._times.now)
+        other._times, other._widths = self._times, self._widths
+        return other
+
     def search(self, h: FloatArray, counts: AnyArray, width: int, deadline: float) -> TimedResult:
         """Find the best legal items for h [D] that there is time for.
 
@@ -129,15 +135,9 @@ class PopularityDecoder:
     """Scores children by their share of the training events below their parent."""
 
     def __init__(self, tree: SearchTree, popularity: IntArray) -> None:
-        """Sum `popularity` [N], each item's plus one, below every node."""
-        trie = tree.trie
-        self._trie = trie
-        running = np.concatenate([[0.0], np.cumsum(popularity + 1.0)])
-        self._log_mass: FloatArray = np.empty(trie.node_count, dtype=np.float32)
-        for depth in range(trie.levels + 2):
-            nodes = np.arange(trie.depth_start[depth], trie.depth_start[depth + 1])
-            first, end = trie.leaf_ranges(nodes, depth)
-            self._log_mass[nodes] = np.log(running[end] - running[first])
+        """Share out by `popularity` [N], each item's plus one."""
+        self._trie = tree.trie
+        self._before = np.concatenate([[0.0], np.cumsum(popularity + 1.0)])
 
     def child_log_probs(
         self,
@@ -149,6 +149,14 @@ class PopularityDecoder:
         children = self._trie.child_start[nodes].astype(np.int64)[:, None]
         children = children + np.arange(self._trie.branching[depth])
         is_child = children < self._trie.child_start[nodes + 1][:, None]
-        shares = self._log_mass[np.where(is_child, children, 0)] - self._log_mass[nodes][:, None]
-        log_probs: FloatArray = np.where(is_child, np.minimum(shares, 0), -np.inf)
+        above = np.broadcast_to(self._log_mass(nodes, depth)[:, None], children.shape)
+        log_probs: FloatArray = np.full(children.shape, -np.inf, dtype=np.float32)
+        shares = self._log_mass(children[is_child], depth + 1) - above[is_child]
+        log_probs[is_child] = np.minimum(shares, 0)
         return log_probs
+
+    def _log_mass(self, nodes: IntArray, depth: int) -> AnyArray:
+        """Logarithm of the events below each of `nodes` of one depth."""
+        first, end = self._trie.leaf_ranges(nodes, depth)
+        mass: AnyArray = np.log(self._before[end] - self._before[first])
+        return mass

@@ -89,10 +89,11 @@ class Transitions:
         counts = np.zeros(items, dtype=np.int64)
         counts[leaf_now] = np.diff(self.start)
         start = np.concatenate([[0], np.cumsum(counts)])
-        order = np.argsort(leaf_now, kind="stable")
-        _, places = expanded(self.start, order)
-        followers = np.asarray(leaf_now)[self.followers[places]].astype(np.int32)
-        return Transitions(start, followers, self.weights[places])
+        followers = np.asarray(leaf_now)[self.followers].astype(np.int32)
+        if np.all(np.diff(leaf_now) > 0):  # rows stay in their order
+            return Transitions(start, followers, self.weights)
+        _, places = expanded(self.start, np.argsort(leaf_now, kind="stable"))
+        return Transitions(start, followers[places], self.weights[places])
 
 
 def pairs_of(leaves: IntArray, owner: IntArray) -> tuple[IntArray, FloatArray]:

@@ -25,6 +25,7 @@ from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
 from service.routes import (
     bundles,
+    catalogue,
     event_log,
     events,
     explore,
@@ -59,6 +60,7 @@ _ROUTERS = (
     users.router,
     event_log.router,
     items.router,
+    catalogue.router,
     bundles.router,
     info.router,
     health.router,

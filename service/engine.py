@@ -95,7 +95,9 @@ class Engine:
         self._compute_seconds = 0.0
         self._is_stopping = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"recommender-{number}", daemon=True)
+            threading.Thread(
+                target=self._work, args=(number,), name=f"recommender-{number}", daemon=True
+            )
             for number in range(workers)
         ]
         self._recommenders = [make_recommender() for _ in self._threads]
@@ -110,6 +112,14 @@ class Engine:
         """Start the workers."""
         for thread in self._threads:
             thread.start()
+
+    def exchange(self, change: Callable[[ServedRecommender], ServedRecommender]) -> None:
+        """Have every worker compute with another recommender from its next request on.
+
+        Args:
+            change: returns it for a worker's present one; runs here, while the workers go on.
+        """
+        self._recommenders = [change(each) for each in self._recommenders]
 
     async def stop(self) -> None:
         """Finish what is being computed, refuse what is queued, end the workers.
@@ -201,11 +211,9 @@ class Engine:
                 self._queue.remove(job)
             return job.stage
 
-    def _work(self) -> None:
-        with self._changed:
-            recommender = self._recommenders.pop()
+    def _work(self, number: int) -> None:
         while (job := self._next_job()) is not None:
-            result, error = _compute(recommender, job.query)
+            result, error = _compute(self._recommenders[number], job.query)
             if job.computed_at is not None:
                 self._average(time.perf_counter() - job.computed_at)
             # The loop outlives the workers: `stop` joins them on it.

@@ -136,6 +136,25 @@ class EventsNotStoredError(StateUnavailableError):
     """Some events of the request are not known to be stored; `extensions` lists all of them."""
 
 
+class CatalogueUnavailableError(ServiceError):
+    """The edits of the catalogue could not be read or written in time.
+
+    Attributes:
+        reason: as of `StateUnavailableError`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "the catalogue cannot be edited now; what is served stays, try again later",
+            retry_after_seconds=1,
+        )
+        self.reason = reason
+
+
+class CatalogueFullError(ServiceError):
+    """As many edits are kept as may be."""
+
+
 class EventLogUnavailableError(ServiceError):
     """The event log could not be written, or read, in time."""
 

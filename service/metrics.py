@@ -291,7 +291,7 @@ class Metrics:
         self.catalog_items = Gauge(
             "cofine_catalog_items", "Items of the catalogue in service.", registry=registry
         )
-
+        self._build_catalogue(registry)
         self.variant_duration = _histograms(
             Histogram(
                 "cofine_variant_duration_seconds",
@@ -340,6 +340,27 @@ class Metrics:
             registry=registry,
         )
 
+    def _build_catalogue(self, registry: CollectorRegistry) -> None:
+        self.catalogue_version = Gauge(
+            "cofine_catalogue_version",
+            "Version of the live catalogue that is served; 0 is as exported.",
+            registry=registry,
+        )
+        self.catalogue_edited_items = Gauge(
+            "cofine_catalogue_edited_items", "Items that have edits.", registry=registry
+        )
+        self.catalogue_apply = Histogram(
+            "cofine_catalogue_apply_duration_seconds",
+            "Time from reading edits to serving them.",
+            buckets=HTTP_BUCKETS_SECONDS,
+            registry=registry,
+        )
+        self.catalogue_failures = Counter(
+            "cofine_catalogue_failures_total",
+            "Edits that could not be applied to a bundle in service.",
+            registry=registry,
+        )
+
     def describe_rollout(self, version: int, bundles: Mapping[str, str]) -> None:
         """Publish the version of the rollout and the bundle of each role."""
         self.rollout_version.set(version)
@@ -352,12 +373,16 @@ class Metrics:
         self._build.info({"version": version})
 
     def describe_bundle(
-        self, bundle_id: str, catalogue_version: int, items: int, *, loaded_at_seconds: float
+        self, bundle_id: str, catalogue_version: int, *, loaded_at_seconds: float
     ) -> None:
         """Publish which bundle is in service; `loaded_at_seconds` is Unix time."""
         self._bundle.info({"bundle": bundle_id, "version": str(catalogue_version)})
         self.bundle_load_timestamp.set(loaded_at_seconds)
-        self.catalog_items.set(items)
+
+    def describe_catalogue(self, version: int, edited_items: int) -> None:
+        """Publish which edits of the catalogue are applied."""
+        self.catalogue_version.set(version)
+        self.catalogue_edited_items.set(edited_items)
 
     def expect_routes(self, routes: Iterable[tuple[str, str, int]]) -> None:
         """Make the children of (route template, method, status on success)."""

@@ -19,6 +19,8 @@ from starlette.responses import Response
 from service.errors import (
     BundleNotFoundError,
     BundleRefusedError,
+    CatalogueFullError,
+    CatalogueUnavailableError,
     ClientGoneError,
     DeadlineExceededError,
     EventLogUnavailableError,
@@ -68,6 +70,10 @@ KINDS: Mapping[type[ServiceError], Kind] = {
     BundleNotFoundError: Kind(404, "bundle_not_found", "There is no such bundle"),
     BundleRefusedError: Kind(422, "bundle_refused", "The bundle cannot be used"),
     RolloutConflictError: Kind(409, "rollout_conflict", "The rollout cannot be changed like this"),
+    CatalogueFullError: Kind(409, "catalogue_full", "No more edits can be kept"),
+    CatalogueUnavailableError: Kind(
+        503, "catalogue_unavailable", "The catalogue cannot be edited now", is_retryable=True
+    ),
     UnauthenticatedError: Kind(401, "unauthenticated", "The caller is not known"),
     ForbiddenError: Kind(403, "forbidden", "The caller may not do this"),
     RateLimitedError: Kind(

@@ -440,6 +440,9 @@ class ItemAnswer(BaseModel):
     path: tuple[str, ...]
     paths: list[tuple[str, ...]]
     semantic_id: tuple[int, ...]
+    available: bool = Field(
+        description="Whether it may be recommended now: not hidden, in stock, in its time."
+    )
     bundle: str
     catalogue_version: int
 

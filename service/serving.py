@@ -15,15 +15,18 @@ from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
 from service.bundle_folder import BundleFolder
+from service.catalogue import Catalogue, LiveBundle
 from service.engine import Engine, ServedRecommender
 from service.event_log import EventLog
 from service.folder_event_log import FolderEventLog
 from service.impressions import Impressions
+from service.item_edits import EditStore, MemoryEdits
 from service.metrics import Metrics
 from service.rate_limits import LocalRateLimits, RateLimits
 from service.recommendation_id import RecommendationIds
 from service.redis_connection import ConnectionLimits
 from service.redis_event_log import RedisEventLog
+from service.redis_item_edits import RedisEdits
 from service.redis_rate_limits import RedisRateLimits
 from service.redis_rollout import RedisRolloutStore
 from service.redis_user_state import RedisUserState
@@ -145,6 +148,10 @@ class ServedBundle(Protocol):
         """The tree that people browse."""
         ...
 
+    def live_items(self, first: int, end: int) -> int:
+        """Return how many of the leaves `first` .. `end` - 1 may be recommended now."""
+        ...
+
 
 def open_bundle(settings: Settings, path: Path | None = None) -> Bundle:
     """Open a bundle, that of the settings by default, and run its golden cases.
@@ -181,6 +188,7 @@ class Serving:
         self.event_log = make_event_log(self.store, settings, metrics)
         self.impressions = Impressions(self.recommendation_ids, metrics, self.event_log)
         self.rate_limits = make_rate_limits(self.store, settings, metrics)
+        self.catalogue = Catalogue(make_edit_store(self.store, settings), metrics)
         first = BundleReference(name=settings.bundle.resolve().name, bundle=bundle.bundle_id)
         self.variants = Variants(
             self._variant(first, bundle, make_recommender),
@@ -192,6 +200,7 @@ class Serving:
         )
         self.is_draining = False
         metrics.queue_length.set_function(lambda: self.engine.queue_length)
+        metrics.catalog_items.set_function(lambda: len(self.bundle.catalog))
         metrics.describe_build(service_version())
 
     @property
@@ -220,13 +229,14 @@ class Serving:
             queue_max_requests=self.settings.queue_max_requests,
             metrics=self.metrics,
         )
-        return Variant(reference, bundle, engine)
+        return Variant(reference, LiveBundle(bundle, engine, self.catalogue), engine)
 
     async def start(self) -> None:
         """Start the workers and the store, and log what is served with what."""
         await self.store.start()
         if self.event_log is not None:
             self.event_log.start()
+        await self.catalogue.start()
         await self.variants.start()
         facts = {
             "version": service_version(),
@@ -240,6 +250,7 @@ class Serving:
     async def stop(self) -> None:
         """End the workers and the store."""
         await self.variants.stop()
+        await self.catalogue.stop()
         if self.event_log is not None:
             await self.event_log.close()
         await self.store.close()
@@ -300,6 +311,14 @@ def make_rollout_store(store: UserStateStore, settings: Settings) -> RolloutStor
         deadline_seconds = settings.state_write_deadline_ms / 1_000
         return RedisRolloutStore(store.connection, deadline_seconds=deadline_seconds)
     return MemoryRolloutStore()
+
+
+def make_edit_store(store: UserStateStore, settings: Settings) -> EditStore:
+    """Return what keeps the catalogue's edits, beside the user state and shared as far as that."""
+    if isinstance(store, RedisUserState):
+        deadline_seconds = settings.state_write_deadline_ms / 1_000
+        return RedisEdits(store.connection, deadline_seconds=deadline_seconds)
+    return MemoryEdits()
 
 
 async def serving_of(connection: HTTPConnection) -> Serving:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from model.errors import BundleError
 from model.recommender import Query, Recommendation
 from service.bundle_folder import BundleFolder, refusal
+from service.catalogue import LiveBundle
 from service.engine import Engine
 from service.errors import (
     BundleRefusedError,
@@ -50,8 +51,13 @@ class Variant:
     """One open bundle, and what computes with it."""
 
     reference: BundleReference
-    bundle: "ServedBundle"
+    live: LiveBundle
     engine: Engine
+
+    @property
+    def bundle(self) -> "ServedBundle":
+        """The bundle as its catalogue is now."""
+        return self.live.bundle
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,13 @@ class Served:
     role: Role
     bundle: "ServedBundle"
     engine: Engine
+
+    def made_by(self, found: Recommendation) -> "ServedBundle":
+        """Return the state of the bundle that an answer was made from.
+
+        The catalogue may have been edited since the request came.
+        """
+        return found.bundle or self.bundle
 
 
 class Variants:
@@ -119,6 +132,7 @@ class Variants:
     async def start(self) -> None:
         """Start the workers, and do what the rollout says before anybody is served."""
         self.active.engine.start()
+        await self.active.live.join()
         await self._store.start()
         await self._look()
         self._spawn(self._follow())
@@ -251,6 +265,7 @@ class Variants:
             raise BundleRefusedError(
                 f"{reference.name} holds another bundle here than where it was put in service"
             )
+        await variant.live.join()
         variant.engine.start()
         return variant
 
@@ -270,6 +285,7 @@ class Variants:
 
     async def _retire(self, variant: Variant) -> None:
         """End the workers once every request that may hold them is over."""
+        variant.live.leave()
         try:
             await asyncio.sleep(self._retire_seconds)
         finally:
@@ -280,7 +296,6 @@ class Variants:
         self._metrics.describe_bundle(
             bundle.bundle_id,
             bundle.catalogue_version,
-            len(bundle.catalog),
             loaded_at_seconds=time.time(),
         )
         self._metrics.describe_rollout(

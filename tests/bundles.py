@@ -6,6 +6,7 @@ from rich.console import Console
 
 from model.training.config import read_run_config
 from model.training.pipeline import run_pipeline
+from model.training.synthesis.synthesize import SynthesizeConfig, synthesize
 from tests.research_data import research_data
 
 SHOP = """
@@ -24,6 +25,31 @@ epochs = 3
 [evaluate]
 exhaustive_users = 50
 """
+
+
+COLD_SHOP = """
+preset = "tiny"
+workspace = "run"
+bundle = "bundle"
+
+[prepare]
+items = "shop/items.parquet"
+events = "shop/events.parquet"
+cold_items = 0.2
+
+[train]
+epochs = 3
+
+[evaluate]
+exhaustive_users = 0
+users = 20
+"""
+
+
+def make_cold_bundle(folder: Path) -> Path:
+    """Train on a shop of 200 items, 40 of which are held out of everything."""
+    synthesize(SynthesizeConfig(items=200, users=300, seed=2), folder / "shop")
+    return _make(folder, COLD_SHOP)
 
 
 def make_shop_bundle(folder: Path) -> Path:

@@ -35,3 +35,11 @@ def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.bundles import make_magazines_bundle
 
     return made_once(tmp_path_factory, "magazines", make_magazines_bundle) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def cold_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of a shop that has never sold some of its items."""
+    from tests.bundles import make_cold_bundle
+
+    return made_once(tmp_path_factory, "cold", make_cold_bundle) / "bundle"

@@ -397,6 +397,16 @@ def _bundles() -> list[Panel]:
             (f"cofine_rollout_version{{{_HERE}}}", "{{instance}}"),
             (f"increase(cofine_rollout_failures_total{{{_HERE}}}[1h])", "failed on {{instance}}"),
         ),
+        _lines(
+            "Catalogue",
+            "The version of the edits that each instance serves; all the same but for a second.",
+            "none",
+            (f"cofine_catalogue_version{{{_HERE}}}", "{{instance}}"),
+            (
+                f"increase(cofine_catalogue_failures_total{{{_HERE}}}[1h])",
+                "failed on {{instance}}",
+            ),
+        ),
     ]
 
 

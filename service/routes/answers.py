@@ -26,7 +26,8 @@ _MEANINGS = {
     401: "No key, no user token, or a wrong one.",
     403: "The key may not do this, or not for this user.",
     404: "There is no such item, place or bundle.",
-    409: "The rollout cannot be changed like this, or was changed at the same time.",
+    409: "The rollout cannot be changed like this, or was changed at the same time; or no more "
+    "edits can be kept.",
     408: "The body took too long to come.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",

@@ -70,10 +70,11 @@ async def taxonomy(serving: InServing, where: Annotated[TaxonomyQuery, Query()])
             bundle=bundle.bundle_id,
             catalogue_version=bundle.catalogue_version,
             path=place.path,
-            items_here=place.items,
+            items_here=bundle.live_items(place.first_leaf, place.end_leaf),
             choices=[
-                _place_body(each, each.items, bundle.catalog)
+                _place_body(each, live, bundle.catalog)
                 for each in bundle.browse.choices(place)
+                if (live := bundle.live_items(each.first_leaf, each.end_leaf))
             ],
         )
     )
@@ -94,16 +95,16 @@ async def answer_explore(serving: Serving, body: ExploreRequest) -> ExploreAnswe
     served = serving.variants.serving(body.user_id)
     found = await compute(served, query, deadline)
     count(serving.metrics, found, body.k, is_degraded=is_degraded)
-    catalog = served.bundle.catalog
+    made_by = served.made_by(found)
     here = found.place
     return ExploreAnswer(
         bundle=served.bundle.bundle_id,
         variant=served.role,
-        catalogue_version=served.bundle.catalogue_version,
+        catalogue_version=made_by.catalogue_version,
         path=here.place.path if here else (),
         probability=here.probability if here else 0.0,
         items_here=here.live_items if here else 0,
-        choices=[_choice_body(choice, catalog) for choice in found.choices],
+        choices=[_choice_body(choice, made_by.catalog) for choice in found.choices],
         items=[item_body(item) for item in found.items],
         degraded=degraded(found, state_unavailable=is_degraded),
         took_ms=round((time.perf_counter() - started) * 1_000, 3),

@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service import batch_schemas, explore_schemas, filters, schemas
+from service import batch_schemas, catalogue_schemas, explore_schemas, filters, schemas
+from service.item_edits import EDITED_ITEMS_MAX, EDITS_MAX_BYTES
 from service.recommendation_id import ATTRIBUTION_SECONDS
 from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
@@ -59,6 +60,9 @@ def _limits(settings: Settings) -> dict[str, int]:
         "anchors_max_items": schemas.ANCHORS_MAX,
         "context_max_entries": schemas.CONTEXT_MAX,
         "events_max_per_request": schemas.EVENTS_MAX,
+        "items_max_per_request": catalogue_schemas.ITEMS_MAX,
+        "edited_items_max": EDITED_ITEMS_MAX,
+        "edits_max_bytes": EDITS_MAX_BYTES,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,
         "body_deadline_ms": settings.body_deadline_ms,

@@ -19,7 +19,8 @@ router = APIRouter(tags=["items"])
 )
 async def read_item(item_id: ItemId, serving: InServing) -> Response:
     """Tell an item's title, category paths and semantic ID."""
-    catalog = serving.bundle.catalog
+    bundle = serving.bundle
+    catalog = bundle.catalog
     leaf = catalog.leaf(item_id)
     if leaf is None:
         raise ItemNotFoundError("the catalogue in service does not hold this item_id")
@@ -30,7 +31,8 @@ async def read_item(item_id: ItemId, serving: InServing) -> Response:
             path=catalog.path(leaf),
             paths=list(catalog.paths(leaf)),
             semantic_id=catalog.semantic_id(leaf),
-            bundle=serving.bundle.bundle_id,
-            catalogue_version=serving.bundle.catalogue_version,
+            available=bundle.live_items(leaf, leaf + 1) == 1,
+            bundle=bundle.bundle_id,
+            catalogue_version=bundle.catalogue_version,
         )
     )

@@ -98,7 +98,7 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         recommendation_id=recommendation_id,
         bundle=served.bundle.bundle_id,
         variant=served.role,
-        catalogue_version=served.bundle.catalogue_version,
+        catalogue_version=served.made_by(found).catalogue_version,
         items=[
             item_body(item, explain=body.explain, certified=found.certified) for item in found.items
         ],

@@ -119,8 +119,11 @@ def random_graphs(folder: Path) -> Graphs:
     return Graphs(folder, threads=1)
 
 
-def synthetic_bundle(items: int, folder: Path) -> Bundle:
-    """An opened bundle whose items have one category each, named for its code."""
+def synthetic_bundle(items: int, folder: Path, graphs: Graphs | None = None) -> Bundle:
+    """An opened bundle whose items have one category each, named for its code.
+
+    Without `graphs` those of an untrained network are exported.
+    """
     codes = draw_codes(items)
     write_tree(codes, folder)
     loaded = load_tree(folder)
@@ -159,6 +162,6 @@ def synthetic_bundle(items: int, folder: Path) -> Bundle:
         tree=loaded.tree,
         popularity=np.arange(items, dtype=np.int64)[::-1].copy(),
         transitions=draw_transitions(items),
-        graphs=random_graphs(folder),
+        graphs=graphs or random_graphs(folder),
         golden=(),
     )

@@ -4,7 +4,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.beam_search import beam_search
@@ -117,6 +117,7 @@ def assert_same(found: Catalogue, expected: Catalogue) -> None:
 
 
 @given(catalogues(), st.integers(1, 4))
+@settings(deadline=None)
 def test_inserted_items_are_as_if_they_had_always_been_there(
     catalogue: tuple[IntArray, list[str], FloatArray, int], width: int
 ) -> None:
@@ -138,6 +139,7 @@ def test_inserted_items_are_as_if_they_had_always_been_there(
 
 
 @given(catalogues(), st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_the_order_of_insertions_does_not_matter(
     catalogue: tuple[IntArray, list[str], FloatArray, int], random: Random
 ) -> None:
@@ -153,6 +155,43 @@ def test_the_order_of_insertions_does_not_matter(
         found, _ = added(found, one)
 
     assert_same(found, at_once)
+
+
+@given(catalogues(), st.data())
+@settings(deadline=None)
+def test_items_taken_out_are_as_if_they_had_never_been_there(
+    catalogue: tuple[IntArray, list[str], FloatArray, int], data: st.DataObject
+) -> None:
+    """Some go, some come, and some come back with other codes."""
+    codes, item_ids, vectors, count = catalogue
+    before = start(*catalogue)
+    learned = set(prefixes(before.tree.trie, before.codes, before.item_ids))
+    gone = data.draw(st.sets(st.integers(0, count - 1)))
+    back = {row for row in gone if data.draw(st.booleans())}
+    left = [row for row in range(len(codes)) if row not in gone or row in back]
+    if not left:
+        return
+    coming = [row for row in left if row >= count or row in back]
+    shifted = codes.copy()
+    shifted[sorted(back), -1] = np.roll(codes[:, -1], 1)[sorted(back)]
+    expected = build(
+        shifted[left],
+        [item_ids[row] for row in left],
+        vectors[left],
+        {name for name in learned if name[-1:] not in [(item_ids[row],) for row in back]},
+    )
+    new = NewItems([item_ids[row] for row in coming], shifted[coming], vectors[coming])
+    removed = [before.item_ids.index(item_ids[row]) for row in gone]
+
+    done = insert(before.tree, before.codes, before.item_ids, new, removed=removed)
+
+    names = [""] * len(done.codes)
+    for was, leaf in enumerate(done.kept.tolist()):
+        if leaf >= 0:
+            names[leaf] = before.item_ids[was]
+    for item_id, leaf in zip(new.item_ids, done.added.tolist(), strict=True):
+        names[leaf] = item_id
+    assert_same(Catalogue(done.tree, done.codes, names), expected)
 
 
 def test_what_is_given_stays_as_it_is() -> None:

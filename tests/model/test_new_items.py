@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from model.bundle import Bundle
+from model.edited_bundle import with_new_items
 from model.errors import BundleError, DataError
-from model.new_items import ItemEncoder, NewItem, with_new_items
+from model.new_items import ItemEncoder, NewItem
 from model.recommender import Query, Recommender
 from tests.model.bundle_copy import copy_bundle
 

@@ -87,6 +87,9 @@ class TableBundle:
     catalog: TableCatalog = field(default_factory=TableCatalog)
     browse: BrowseTree = field(default_factory=table_browse)
 
+    def live_items(self, first: int, end: int) -> int:
+        return end - first
+
 
 class TableRecommender:
     """Answers from `ITEMS`: the last history item's category first, then by popularity."""

@@ -17,8 +17,9 @@ from rich.progress import track
 from rich.table import Table
 
 from model.bundle import Bundle
+from model.edited_bundle import with_new_items
 from model.errors import StageError
-from model.new_items import ItemEncoder, NewItem, with_new_items
+from model.new_items import ItemEncoder, NewItem
 from model.recommender import Recommender
 from model.training.evaluation.evaluate import by_fused
 from model.training.evaluation.metrics import ndcg_at, rank_by_score, rank_in_list, recall_at
@@ -73,7 +74,7 @@ def evaluate_cold(bundle: Path, prepared: Path, *, users: int | None = None) -> 
         raise StageError(
             f"{prepared} has no {COLD_ITEMS}: set cold_items in [prepare] and run it again"
         )
-    cold, warm = (_sample(each, users) for each in _questions(prepared))
+    cold, warm = _sample(cold_questions(prepared), users), _sample(_warm_questions(prepared), users)
     before = Bundle.open(bundle)
     items = read_new_items(prepared / COLD_ITEMS)
     after = with_new_items(before, items, ItemEncoder.open(before).encode(items))
@@ -129,25 +130,32 @@ def cold_table(found: ColdEvaluation) -> Table:
     return table
 
 
-def _questions(prepared: Path) -> tuple[list[Question], list[Question]]:
-    """Questions for cold items, and for all others."""
-    histories = read_histories(prepared)
-    item_ids = pl.read_parquet(prepared / "items.parquet", columns=["item_id"])["item_id"].to_list()
+def cold_questions(prepared: Path) -> list[Question]:
+    """Return the questions for cold items of users who have a history."""
+    histories, item_ids = read_histories(prepared), _item_ids(prepared)
     place = {user: number for number, user in enumerate(histories.users)}
     complete = histories.complete()
     asked = pl.read_parquet(prepared / COLD_EVENTS).unique("user_id", maintain_order=True)
-    cold = [
+    return [
         Question([item_ids[row] for row in complete[place[user]]], item)
         for user, item in asked.select("user_id", "item_id").iter_rows()
         if user in place and len(complete[place[user]])
     ]
-    task = histories.held_out("test")
-    warm = [
+
+
+def _warm_questions(prepared: Path) -> list[Question]:
+    """Questions for all other items."""
+    item_ids, task = _item_ids(prepared), read_histories(prepared).held_out("test")
+    return [
         Question([item_ids[row] for row in rows], item_ids[target])
         for rows, target in zip(task.inputs, task.targets, strict=True)
         if len(rows)
     ]
-    return cold, warm
+
+
+def _item_ids(prepared: Path) -> list[str]:
+    column = pl.read_parquet(prepared / "items.parquet", columns=["item_id"])["item_id"]
+    return list(column.to_list())
 
 
 def _sample(questions: list[Question], users: int | None) -> list[Question]:

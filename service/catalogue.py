@@ -1,0 +1,224 @@
+"""The live catalogue of this replica: follows the store of the edits and applies them.
+
+Everything that takes time happens in a thread: a new state of the catalogue is built and its
+recommenders are made while requests go on with the former one, and then exchanged in one
+assignment. What cannot be followed is told, counted and tried again; the former state stays.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from model.bundle import Bundle
+from model.edits import ItemEdit, next_change
+from model.errors import ModelError
+from model.live_catalogue import LiveCatalogue
+from model.recommender import Recommender
+from service.engine import Engine, ServedRecommender
+from service.errors import CatalogueUnavailableError
+from service.item_edits import START, Change, EditStore, Parts, Position, Update, edit_of
+from service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.serving import ServedBundle
+
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 30.0
+"""After how long edits are tried again that could not be applied."""
+_LOGGER = logging.getLogger(__name__)
+
+
+class LiveBundle:
+    """A bundle in service, as its catalogue is now.
+
+    Attributes:
+        bundle: the newest state; a request takes it once.
+    """
+
+    def __init__(self, bundle: "ServedBundle", engine: Engine, catalogue: "Catalogue") -> None:
+        self.bundle = bundle
+        self._engine = engine
+        self._catalogue = catalogue
+        self._states = LiveCatalogue(bundle) if isinstance(bundle, Bundle) else None
+
+    async def join(self) -> None:
+        """Apply the edits there are, and follow them from now on."""
+        await self._catalogue.join(self)
+
+    def leave(self) -> None:
+        """Follow no more."""
+        self._catalogue.leave(self)
+
+    def follow(self, edits: Mapping[str, ItemEdit], version: int, now: float) -> None:
+        """Build the state of these edits and have the workers compute with it.
+
+        Raises:
+            ModelError: the bundle cannot encode items; all but these are applied.
+        """
+        if self._states is None:
+            return
+        try:
+            self._serve(self._states.with_edits(edits, version, now))
+        except ModelError:
+            # What is hidden or out of stock is not to be recommended, whatever else fails.
+            offers = {name: replace(edit, item=None) for name, edit in edits.items()}
+            self._serve(self._states.with_edits(offers, version, now))
+            raise
+
+    def open_encoder(self) -> None:
+        """Open what gives items their codes, if it is not open yet.
+
+        Raises:
+            ModelError: the bundle has none that can be used here.
+        """
+        if self._states is not None:
+            self._states.open_encoder()
+
+    def _serve(self, state: Bundle) -> None:
+        """Exchange the former state for this one."""
+
+        def over_state(recommender: ServedRecommender) -> ServedRecommender:
+            return recommender.over(state) if isinstance(recommender, Recommender) else recommender
+
+        self._engine.exchange(over_state)
+        self.bundle = state
+
+
+class Catalogue:
+    """The edits that this replica knows, and the bundles that it applies them to.
+
+    Attributes:
+        failure: why they could not be applied, if so.
+    """
+
+    def __init__(self, store: EditStore, metrics: Metrics) -> None:
+        """Know nothing yet."""
+        self._store = store
+        self._metrics = metrics
+        self._position = START
+        self._parts: dict[str, Parts] = {}
+        self._edits: dict[str, ItemEdit] = {}
+        self._bundles: set[LiveBundle] = set()
+        self._changing = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
+        self._due = math.inf
+        self.failure: str | None = None
+
+    @property
+    def version(self) -> int:
+        """Of the edits that this replica knows; 0 is the catalogue as exported."""
+        return self._position.version
+
+    @property
+    def edited_items(self) -> int:
+        """How many items have edits."""
+        return len(self._edits)
+
+    async def start(self) -> None:
+        """Learn what edits there are, and hear of changes from now on."""
+        await self._store.start()
+        await self._look()
+        self._following = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+        await self._store.close()
+
+    async def join(self, bundle: LiveBundle) -> None:
+        """Apply the edits to one more bundle, now and from now on."""
+        async with self._changing:
+            self._bundles.add(bundle)
+            await self._apply([bundle])
+
+    def leave(self, bundle: LiveBundle) -> None:
+        """Apply edits to the bundle no more."""
+        self._bundles.discard(bundle)
+
+    async def write(self, changes: Sequence[Change]) -> int:
+        """Store the changes and apply them here; return the version that has them.
+
+        Raises:
+            CatalogueFullError: there would be more edits than are kept.
+            CatalogueUnavailableError: the store cannot be reached. They may be stored all the same.
+        """
+        position = await self._store.write(changes)
+        await self._look(position)
+        return position.version
+
+    def knows(self, item_id: str) -> bool:
+        """Whether there are edits of the item."""
+        return item_id in self._edits
+
+    async def _follow(self) -> None:
+        while True:
+            seconds = min(POLL_SECONDS, max(0.0, self._due - time.time()))
+            await self._store.wait_for_change(seconds)
+            try:
+                await self._look()
+            except Exception:  # whatever it is, the next edit has to be followed
+                _LOGGER.exception("catalogue_not_followed", extra={"version": self.version})
+
+    async def _look(self, wanted: Position | None = None) -> None:
+        """Apply what is new, in the store or by the clock; `wanted` may have been in the meantime.
+
+        Without the store, go on as before.
+        """
+        async with self._changing:
+            if wanted is not None and self._position.includes(wanted):
+                return
+            is_new = await self._learn()
+            if is_new or time.time() >= self._due:
+                await self._apply(self._bundles)
+
+    async def _learn(self) -> bool:
+        """Read what has changed in the store; whether anything has."""
+        try:
+            update = await self._store.read(self._position)
+            if self._is_behind(update):
+                await self._store.restore(self._position, self._parts)
+                return False
+        except CatalogueUnavailableError:
+            return False
+        if update is None or update.position == self._position:
+            return False
+        known = {} if update.is_whole else self._edits
+        self._edits = known | {name: edit_of(name, each) for name, each in update.parts.items()}
+        self._parts = ({} if update.is_whole else self._parts) | dict(update.parts)
+        self._position = update.position
+        return True
+
+    def _is_behind(self, update: Update | None) -> bool:
+        """Whether the store, emptied or put back, has lost what this replica knows."""
+        if update is None:
+            return self._position != START
+        is_same = update.position.store == self._position.store
+        return is_same and update.position.version < self._position.version
+
+    async def _apply(self, bundles: Collection[LiveBundle]) -> None:
+        """Bring `bundles` to the newest state; what fails is tried again later."""
+        started, now = time.perf_counter(), time.time()
+        self.failure = None
+        for bundle in list(bundles):
+            try:
+                await asyncio.to_thread(bundle.follow, self._edits, self.version, now)
+            except ModelError as error:
+                self._fail(str(error))
+            except Exception:
+                _LOGGER.exception("catalogue_not_followed", extra={"version": self.version})
+                self._fail("a defect of the service; see its log")
+        due = next_change(self._edits.values(), now) or math.inf
+        self._due = due if self.failure is None else min(due, now + RETRY_SECONDS)
+        self._metrics.describe_catalogue(self.version, len(self._edits))
+        self._metrics.catalogue_apply.observe(time.perf_counter() - started)
+
+    def _fail(self, reason: str) -> None:
+        self.failure = reason
+        self._metrics.catalogue_failures.inc()
+        _LOGGER.error("catalogue_not_applied", extra={"version": self.version, "reason": reason})

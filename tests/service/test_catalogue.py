@@ -1,0 +1,142 @@
+"""Edits of the catalogue over HTTP: what is refused, and what is kept."""
+
+import json
+from typing import Any
+
+import pytest
+
+from service import item_edits
+from service.item_edits import Change, MemoryEdits, Parts, edit_of
+from tests.keys import headers_of, write_keys
+from tests.service.conftest import AppClient, Client
+from tests.service.problem_shape import check_problem
+
+pytestmark = pytest.mark.anyio
+
+ITEM = {"item_id": "new", "title": "A new thing", "categories": [["Makeup", "Nails"]]}
+
+
+async def kept(client: Client) -> dict[str, Parts]:
+    store = client.app.state.serving.catalogue._store
+    update = await store.read(item_edits.START)
+    return {} if update is None else dict(update.parts)
+
+
+async def test_what_is_sent_is_kept_as_it_was_sent(client: Client) -> None:
+    body = {**ITEM, "attributes": {"price": 3}, "stock": 2, "available_from": 5, "brand": "é\n"}
+    answer = await client.put("/v1/items", json=body)
+
+    assert answer.json() == {"catalogue_version": 1, "items": ["new"]}
+    edit = edit_of("new", (await kept(client))["new"])
+    assert edit.item is not None
+    assert (edit.item.title, edit.item.brand) == ("A new thing", "é\n")
+    assert edit.item.paths == (("Makeup", "Nails"),)
+    assert edit.item.attributes == {"price": 3}
+    assert (edit.offer.stock, edit.offer.available_from) == (2, 5)
+
+
+async def test_several_are_kept_at_once(client: Client) -> None:
+    items = [{**ITEM, "item_id": f"new {number}"} for number in range(3)]
+    answer = await client.put("/v1/items", json={"items": items})
+
+    assert answer.json() == {"catalogue_version": 1, "items": ["new 0", "new 1", "new 2"]}
+    assert sorted(await kept(client)) == ["new 0", "new 1", "new 2"]
+
+
+async def test_each_edit_changes_its_part_alone(client: Client) -> None:
+    for address, body, expected in [
+        ("hide", None, {"hidden"}),
+        ("availability", {"stock": 0}, {"hidden", "offer"}),
+        ("show", None, {"offer"}),
+        ("availability", {}, set()),
+    ]:
+        answer = await client.post(f"/v1/items/a/b é:{address}", json=body)
+        assert answer.status_code == 200, answer.text
+        assert set((await kept(client)).get("a/b é", {})) == expected
+
+
+async def test_a_reset_takes_everything_back(client: Client) -> None:
+    await client.put("/v1/items", json={**ITEM, "stock": 3})
+    await client.post("/v1/items/new:hide")
+    assert (await client.post("/v1/items/new:reset")).status_code == 200
+    assert await kept(client) == {}
+    check_problem(await client.post("/v1/items/new:show"), 404, "item_not_found")
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"item_id": ""}, "#/item_id"),
+        ({"item_id": "a\x00b"}, "#/item_id"),
+        ({"item_id": "a" * 257}, "#/item_id"),
+        ({"title": "a" * 1_001}, "#/title"),
+        ({"title": "\x00"}, "#/title"),
+        ({"title": "\ud800"}, "#/title"),
+        ({"description": "a" * 10_001}, "#/description"),
+        ({"categories": [[]]}, "#/categories/0"),
+        ({"categories": [["\ud800"]]}, "#/categories/0/0"),
+        ({"categories": [["a"]] * 17}, "#/categories"),
+        ({"attributes": {"price": "cheap"}}, "#/attributes/price"),
+        ({"attributes": {"pr/ice": 3}}, "#/attributes/pr~1ice"),
+        ({"attributes": {"price": None}}, "#/attributes/price"),
+        ({"stock": -1}, "#/stock"),
+        ({"stock": 1.5}, "#/stock"),
+        ({"available_from": "soon"}, "#/available_from"),
+        ({"available_until": 1e13}, "#/available_until"),
+        ({"available_from": 7, "available_until": 7}, "#"),
+        ({"hidden": True}, "#/hidden"),
+    ],
+)
+async def test_what_cannot_be_used_is_refused_and_not_kept(
+    client: Client, change: dict[str, Any], pointer: str
+) -> None:
+    escaped = json.dumps({**ITEM, **change})  # spells half surrogate pairs, too
+    headers = {"content-type": "application/json"}
+    answer = await client.put("/v1/items", content=escaped, headers=headers)
+
+    check_problem(answer, 422, "invalid_request")
+    assert answer.json()["errors"][0]["pointer"] == pointer
+    assert await kept(client) == {}
+
+
+async def test_one_that_cannot_be_used_refuses_all(client: Client) -> None:
+    bad = {**ITEM, "item_id": "bad", "attributes": {"price": True}}
+    answer = await client.put("/v1/items", json={"items": [ITEM, bad]})
+    check_problem(answer, 422, "invalid_request")
+    assert answer.json()["errors"][0]["pointer"] == "#/items/1/attributes/price"
+    check_problem(
+        await client.put("/v1/items", json={"items": [ITEM, ITEM]}), 422, "invalid_request"
+    )
+    assert await kept(client) == {}
+
+
+async def test_no_more_than_fits_is_kept(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_edits, "EDITED_ITEMS_MAX", 1)
+    await client.put("/v1/items", json=ITEM)
+    refused = await client.put("/v1/items", json={**ITEM, "item_id": "another"})
+    check_problem(refused, 409, "catalogue_full")
+    assert list(await kept(client)) == ["new"]
+
+
+async def test_only_keys_that_may_write_may_edit(
+    start_app: AppClient, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = write_keys(tmp_path_factory.mktemp("keys"))
+    async with start_app(keys=keys) as client:
+        for scope in ("read", "publishable"):
+            for call in ("hide", "show", "reset"):
+                answer = await client.post(f"/v1/items/polish:{call}", headers=headers_of(scope))
+                check_problem(answer, 403, "forbidden")
+            answer = await client.put("/v1/items", json=ITEM, headers=headers_of(scope))
+            check_problem(answer, 403, "forbidden")
+        answer = await client.put("/v1/items", json=ITEM, headers=headers_of("write"))
+        assert answer.status_code == 200
+
+
+async def test_an_edit_that_cannot_be_read_says_nothing_but_that_it_is_hidden() -> None:
+    store = MemoryEdits()
+    await store.write([Change("a", "item", "{"), Change("a", "hidden", "true")])
+    update = await store.read(item_edits.START)
+    assert update is not None
+    edit = edit_of("a", update.parts["a"])
+    assert (edit.item, edit.is_hidden) == (None, True)
