@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from service import keys_file
+from service import watched_file
 from service.api_keys import entry_text, key_digest, parse_keys
 from service.app import create_app
 from service.errors import SettingsError, UnauthenticatedError
@@ -331,7 +331,7 @@ async def test_a_spent_limit_is_429_until_it_is_refilled(
 async def test_keys_change_without_a_restart(
     start_app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys_file, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(watched_file, "POLL_SECONDS", 0.01)
     old, new = (entry_text(name, f"{name} key", ["read"]) for name in ("old", "new"))
     path = write_keys(tmp_path, [old])
 
