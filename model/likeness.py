@@ -13,7 +13,7 @@ import numpy as np
 from model.decoder import SearchTree
 from model.types import AnyArray, BoolArray, FloatArray, IntArray
 
-LIKENESS_WEIGHT: Final = 8.0
+LIKENESS_WEIGHT: Final = 16.0
 """What an item at a right angle to every anchor loses: `tests/benchmarks/anchors.py` measures what
 other weights do."""
 

@@ -23,7 +23,7 @@ from model.training.evaluation.evaluate import EvaluateConfig
 from model.training.evaluation.task import Choice, read_task
 from model.types import ItemId
 
-WEIGHTS = (0.0, 4.0, 8.0, 16.0, 32.0)
+WEIGHTS = (0.0, 4.0, 8.0, 16.0)
 
 
 @dataclass
