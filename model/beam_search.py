@@ -45,6 +45,15 @@ class BeamResult:
         totals: FloatArray = self.log_probs.sum(axis=1)
         return totals
 
+    def joined(self, other: "BeamResult") -> "BeamResult":
+        """These items and those that another search for the same history reached besides."""
+        new = ~np.isin(other.leaves, self.leaves)
+        return BeamResult(
+            np.concatenate([self.leaves, other.leaves[new]]),
+            np.concatenate([self.log_probs, other.log_probs[new]]),
+            None,
+        )
+
     def none(self) -> "BeamResult":
         """The same search without its items."""
         return BeamResult(self.leaves[:0], self.log_probs[:0], self.pruned)

@@ -15,7 +15,7 @@ from model.browse import Place
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder, SearchTree
 from model.trie import Trie
-from model.types import AnyArray, FloatArray, IntArray, Leaf
+from model.types import AnyArray, BoolArray, FloatArray, IntArray, Leaf
 
 _ILLEGAL = np.iinfo(np.int64).max
 
@@ -31,6 +31,8 @@ class Choice:
     """Items here that pass the request's filters."""
     best: tuple[Leaf, ...]
     """Some of them: what the search found, best first, then popular ones."""
+    searched: int = 0
+    """How many of `best` the search found."""
 
 
 def node_log_probs(
@@ -111,6 +113,7 @@ class Explorer:
                 probability,
                 int(running[each.end_leaf] - running[each.first_leaf]),
                 tuple(_best_below(each, ranked, ranks, few)),
+                min(few, int(_is_here(each, ranked).sum())),
             )
             for each, probability in zip(places, probabilities, strict=True)
         ]
@@ -125,6 +128,11 @@ class Explorer:
         return [float(before[each.end_leaf] - before[each.first_leaf]) for each in places]
 
 
+def _is_here(place: Place, leaves: IntArray) -> BoolArray:
+    """Which of `leaves` [R] lie at a place."""
+    return (leaves >= place.first_leaf) & (leaves < place.end_leaf)
+
+
 def _best_below(place: Place, ranked: IntArray, ranks: AnyArray, few: int) -> list[Leaf]:
     """A few legal leaves of a place: the first of `ranked` that lie there, then popular ones.
 
@@ -134,8 +142,7 @@ def _best_below(place: Place, ranked: IntArray, ranks: AnyArray, few: int) -> li
         ranks: [N]: 0 for the most popular leaf; `_ILLEGAL` for those that must not be named.
         few: how many leaves at most.
     """
-    is_here = (ranked >= place.first_leaf) & (ranked < place.end_leaf)
-    best: list[Leaf] = ranked[is_here][:few].tolist()
+    best: list[Leaf] = ranked[_is_here(place, ranked)][:few].tolist()
     if len(best) < few:
         here = ranks[place.first_leaf : place.end_leaf]
         popular = np.argsort(here, kind="stable")[: few + len(best)]

@@ -6,7 +6,8 @@ all of them what is not legal, so that k items come back whenever k legal items 
 Shapes: N items, G coarse codes (trie nodes of depth 1), D width, T history length, R items.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,7 +32,7 @@ class Link:
     leaves: IntArray
     """[R]"""
     log_probs: AnyArray
-    """Logarithm of the share of the training events that each item stands for [R]."""
+    """Logarithm of the share of the training events that each item stands for, boosts added [R]."""
 
 
 class FallbackChain:
@@ -56,6 +57,7 @@ class FallbackChain:
         availability: Availability,
         taken: IntArray,
         likely: AnyArray | None,
+        boosted: FloatArray | None = None,
     ) -> list[Link]:
         """The links of the chain that give the next `wanted` items, or all that are legal.
 
@@ -64,17 +66,19 @@ class FallbackChain:
             availability: counts of legal items.
             taken: leaves that are answered already.
             likely: probability of each coarse code [G]; None where nothing is known of the user.
+            boosted: sum of the boosts of every item [N]; None without any. They change the order
+                inside a link.
         """
         if wanted <= 0:
             return []
         links = []
+        left = _Left(wanted, availability, taken, boosted)
         if likely is not None:
-            links.append(self._in_categories(wanted, availability, taken, likely))
+            links.append(self._in_categories(left, likely))
         for source, order in (("popular", self._popular), ("default", self._default)):
-            gone = np.concatenate([taken, *(link.leaves for link in links)])
-            left = wanted + len(taken) - len(gone)
-            leaves = _first_legal(order, left, availability, gone)
-            links.append(Link(source, leaves, self._bundle.log_popularity(leaves)))
+            left = left.after(links[-1:])
+            leaves, log_probs = left.best(order, self._bundle.log_popularity)
+            links.append(Link(source, leaves, log_probs))
         return [link for link in links if len(link.leaves)]
 
     def shares(self, history: IntArray) -> AnyArray:
@@ -88,22 +92,60 @@ class FallbackChain:
         coarse = (1, int(self._trie.depth_start[2]))
         return np.exp(node_log_probs(decoder, self._trie, h, 1, coarse))
 
-    def _in_categories(
-        self, wanted: int, availability: Availability, taken: IntArray, likely: AnyArray
-    ) -> Link:
+    def _in_categories(self, left: "_Left", likely: AnyArray) -> Link:
         """Popular items of the likely categories by `p(category) * share in the category`."""
         found: list[AnyArray] = [np.empty(0, np.int64)]
-        log_probs: list[AnyArray] = [np.empty(0)]
+        scores: list[AnyArray] = [np.empty(0)]
         for code in _likely(likely):
             order = self._by_category[self._first[code] : self._end[code]]
             order = order[: np.count_nonzero(self._bundle.popularity[order])]
-            leaves = _first_legal(order, wanted, availability, taken)
-            inside = self._bundle.log_popularity(leaves) - self._log_masses[code]
+            leaves, log_probs = left.best(order, self._bundle.log_popularity)
             found.append(leaves)
-            log_probs.append(np.log(likely[code]) + inside)
-        every, scores = np.concatenate(found), np.concatenate(log_probs)
-        best = np.lexsort((every, -scores))[:wanted]
-        return Link("popular_in_category", every[best], scores[best])
+            scores.append(log_probs - self._log_masses[code] + np.log(likely[code]))
+        every, log_probs = np.concatenate(found), np.concatenate(scores)
+        best = np.lexsort((every, -log_probs))[: left.wanted]
+        return Link("popular_in_category", every[best], log_probs[best])
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What a link of the chain may still give."""
+
+    wanted: int
+    availability: Availability
+    taken: IntArray
+    boosted: FloatArray | None
+
+    def after(self, links: Sequence[Link]) -> "_Left":
+        """What is left after these links."""
+        gone = sum(len(link.leaves) for link in links)
+        taken = np.concatenate([self.taken, *(link.leaves for link in links)])
+        return replace(self, wanted=self.wanted - gone, taken=taken)
+
+    def best(
+        self, order: IntArray, log_probs: Callable[[IntArray], AnyArray]
+    ) -> tuple[IntArray, AnyArray]:
+        """The best leaves of `order`, by whose places log-probabilities fall, and their scores."""
+        if self.boosted is None:
+            leaves = self._first(order)
+            return leaves, log_probs(leaves)
+        # Each sign alone, so that no boosted item is missed and none that is held back fills up.
+        signs = np.sign(self.boosted[order])
+        leaves = np.concatenate([self._first(order[signs == sign]) for sign in (1, 0, -1)])
+        scores = log_probs(leaves) + self.boosted[leaves]
+        best = np.argsort(-scores, kind="stable")[: self.wanted]
+        return leaves[best], scores[best]
+
+    def _first(self, order: IntArray) -> IntArray:
+        """The first leaves of `order` that are legal and not taken, as many as are wanted."""
+        chosen: list[int] = []
+        for start in range(0, len(order), _CHUNK):
+            if len(chosen) >= self.wanted:
+                break
+            leaves = order[start : start + _CHUNK]
+            leaves = leaves[self.availability.legal(leaves) & ~np.isin(leaves, self.taken)]
+            chosen += leaves[: self.wanted - len(chosen)].tolist()
+        return np.array(chosen, dtype=np.int64)
 
 
 def _likely(probabilities: AnyArray) -> IntArray:
@@ -111,17 +153,3 @@ def _likely(probabilities: AnyArray) -> IntArray:
     order: IntArray = np.argsort(-probabilities, kind="stable")
     before = np.cumsum(probabilities[order]) - probabilities[order]
     return order[(before < LIKELY_MASS) & (probabilities[order] > 0)]
-
-
-def _first_legal(
-    order: IntArray, wanted: int, availability: Availability, taken: IntArray
-) -> IntArray:
-    """The first `wanted` leaves of `order` that are legal and not taken."""
-    chosen: list[int] = []
-    for start in range(0, len(order), _CHUNK):
-        if len(chosen) >= wanted:
-            break
-        leaves = order[start : start + _CHUNK]
-        leaves = leaves[availability.legal(leaves) & ~np.isin(leaves, taken)]
-        chosen += leaves[: wanted - len(chosen)].tolist()
-    return np.array(chosen, dtype=np.int64)

@@ -16,7 +16,7 @@ Shapes: N items, D width, L levels, R results, T history length.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,8 +25,9 @@ from typing import Literal
 import numpy as np
 
 from model.attributes import Filters
-from model.availability import Availability
+from model.availability import Availability, legal_below
 from model.beam_search import BeamResult, beam_search
+from model.boosts import Boost, BoostSums
 from model.bundle import Bundle
 from model.certificate import Headroom, is_certified
 from model.decoder import GraphStepDecoder
@@ -42,11 +43,12 @@ from model.explore import Choice, Explorer
 from model.fallback import FallbackChain
 from model.history import truncate
 from model.legal_items import LegalItems
+from model.likeness import Likeness
 from model.recent_items import RecentItems
 from model.reranking import calibrated_order, drawn_order
 from model.timed_search import TimedSearch
 from model.transitions import EvidenceBiases
-from model.types import AnyArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
+from model.types import AnyArray, BoolArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
 
 WIDEST_AUTO = 1_000
 """Where widening ends: the search needs memory in proportion to its width."""
@@ -98,11 +100,18 @@ class Query:
     """0 .. 1: how far the list follows the categories of the history instead of the score."""
     exploration: float = 0.0
     """0 .. 1: temperature of drawing by log-probability; 0 draws nothing and takes the best."""
+    anchors: Sequence[ItemId] = ()
+    """Items being looked at: read as the newest of the history, never returned; items like them
+    come first."""
+    boosts: tuple[Boost, ...] = ()
+    """Shifts of the scores of some items."""
+    pins: Mapping[int, ItemId] = field(default_factory=dict)
+    """Items by position, from 1: put there where they are legal and the position is at most `k`."""
 
     @property
     def is_reordered(self) -> bool:
-        """Whether the order is not the score's alone; such an answer is never certified."""
-        return self.diversity > 0 or self.exploration > 0
+        """Whether the order is not the network's alone; such an answer is never certified."""
+        return bool(self.diversity > 0 or self.exploration > 0 or self.anchors or self.boosts)
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -123,7 +132,8 @@ class RecommendedItem:
     score: float
     source: str
     """`generated`; `partial`, of a path that is generated as far as there was time for and popular
-    below; or the link of the fallback chain: `popular_in_category`, `popular` or `default`."""
+    below; or the link of the fallback chain: `popular_in_category`, `popular` or `default`. Instead
+    of these `boosted`, where a boost has raised its score, or `pinned`."""
     title: str
     path: CategoryPath
     semantic_id: SemanticId
@@ -167,6 +177,8 @@ class _Found:
     """Served score of each item [R]."""
     certified: bool | None
     levels: int | None
+    terms: FloatArray
+    """What boosts and likeness have added to each [R]."""
 
     def by_score(self) -> IntArray:
         """Places of the items [R], best first.
@@ -186,6 +198,28 @@ class _Asked:
     counts: AnyArray
     """[M]"""
     headroom: Headroom
+    boosted: FloatArray | None
+    """Sum of the boosts of every item [N]."""
+    likeness: Likeness | None
+
+    def terms(self, leaves: IntArray) -> FloatArray:
+        """What boosts and likeness add to the scores of `leaves` [R]."""
+        terms = np.zeros(len(leaves), np.float32)
+        if self.boosted is not None:
+            terms += self.boosted[leaves]
+        if self.likeness is not None:
+            terms += self.likeness.terms(leaves)
+        return terms
+
+    def pools(self) -> Iterator[BoolArray]:
+        """Items [N] that are searched for besides, because they may come first."""
+        if self.likeness is not None:
+            yield self.likeness.around(self.counts, self.query.k * CANDIDATES)
+        if self.boosted is not None:
+            if (self.boosted > 0).any():
+                yield self.boosted > 0
+            if (self.boosted < 0).any():
+                yield self.boosted >= 0
 
 
 @dataclass(frozen=True)
@@ -216,6 +250,7 @@ class Recommender:
         self._chance = np.random.default_rng()
         self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
         self._fallback = FallbackChain(bundle, self._tree)
+        self._boosts = BoostSums(bundle.catalog, bundle.attributes)
 
     def over(self, bundle: Bundle) -> "Recommender":
         """The same thread's recommender over another state of the bundle's catalogue.
@@ -223,7 +258,7 @@ class Recommender:
         It knows how long searches took lately.
         """
         other = Recommender(bundle)
-        other._timed = self._timed.over(bundle.graphs, bundle.tree, bundle.popularity)
+        other._timed = self._timed.over(bundle.graphs, other._tree, bundle.popularity)
         return other
 
     def recommend(self, query: Query) -> Recommendation:
@@ -240,24 +275,30 @@ class Recommender:
         if (query.explain or query.choices is not None) and not self.bundle.graphs.can_step:
             raise NoLevelsError
         clock = StageClock()
-        leaves = self._items.leaves(query.history)
-        unknown = len(query.history) - len(leaves)
+        own, anchors = self._items.leaves(query.history), self._items.leaves(query.anchors)
+        leaves = np.concatenate([own, anchors])
+        unknown = len(query.history) + len(query.anchors) - len(leaves)
         found = None
-        seen = np.concatenate([leaves, self._items.leaves(query.seen)])
+        seen = np.concatenate([own, self._items.leaves(query.seen)])
         reading = self.reading(leaves) if len(leaves) else nullcontext()
         with self._legal(query, seen) as availability, reading as h:
-            if h is not None:
-                clock.lap("encode")
-                found = self._find(query, h, seen, availability)
-                clock.lap("decode")
-            likely = partial(self._likely, h, found, leaves)
-            items = self._resolve(query, found, leaves, availability, likely)
+            pins = self._legal_pins(query, availability)
+            rest = replace(query, k=query.k - len(pins))
+            with availability.without(np.array([*pins.values()], np.int64)):
+                if h is not None:
+                    clock.lap("encode")
+                    found = self._find(rest, h, seen, availability)
+                    clock.lap("decode")
+                likely = partial(self._likely, h, found, leaves)
+                groups = own if len(own) else anchors
+                items = self._resolve(rest, found, groups, availability, likely)
+            items = self._with_pins(items, pins)
             if query.explain:
                 newest = truncate(leaves, self.bundle.manifest.history_length)
                 items = self._explained(items, h, newest)
             place, choices = self._choices(query, h, found, availability)
         clock.lap("resolve")
-        certified = None if found is None else found.certified
+        certified = None if found is None or pins else found.certified
         levels = None if found is None else found.levels
         return Recommendation(
             items, unknown, certified, clock.seconds, levels, place, choices, self.bundle
@@ -334,7 +375,16 @@ class Recommender:
     ) -> _Found:
         """Search as wide as the query wants, and as deep as it has time for."""
         wanted = query.k * CANDIDATES if query.is_reordered else query.k
-        asked = _Asked(query, h, seen, availability.counts, self._headroom(query, h, availability))
+        anchors = self._items.leaves(query.anchors)
+        asked = _Asked(
+            query,
+            h,
+            seen,
+            availability.counts,
+            self._headroom(query, h, availability),
+            self._boosts.of(query.boosts),
+            Likeness(self.bundle.tree, anchors) if len(anchors) else None,
+        )
         given = query.beam if isinstance(query.beam, int) else self.bundle.manifest.beam_width
         width = max(given, wanted)
         widest = min(WIDEST_AUTO, self._trie.item_count) if query.beam == "auto" else width
@@ -351,13 +401,31 @@ class Recommender:
         """Search once."""
         timed = self._timed.search(asked.h, asked.counts, width, asked.query.deadline)
         if timed.levels == 0:  # nothing of the history is in it
-            return _Found(timed.beams.none(), np.empty(0, np.float32), None, 0)
-        fused = self.fuse(asked.h, timed.beams, asked.seen)
+            nothing = np.empty(0, np.float32)
+            return _Found(timed.beams.none(), nothing, None, 0, nothing)
+        beams = timed.beams if timed.levels is not None else self._with_pools(asked, timed.beams)
+        terms = asked.terms(beams.leaves)
+        fused = self.fuse(asked.h, beams, asked.seen) + terms
         if timed.levels is not None or asked.query.is_reordered:
-            return _Found(timed.beams, fused, None, timed.levels)
-        headroom = asked.headroom.beyond(timed.beams.leaves)
-        certified = is_certified(timed.beams, fused, asked.query.k, headroom=headroom)
-        return _Found(timed.beams, fused, certified, None)
+            return _Found(beams, fused, None, timed.levels, terms)
+        headroom = asked.headroom.beyond(beams.leaves)
+        certified = is_certified(beams, fused, asked.query.k, headroom=headroom)
+        return _Found(beams, fused, certified, None, terms)
+
+    def _with_pools(self, asked: _Asked, beams: BeamResult) -> BeamResult:
+        """The items found, and the best ones of each pool that there is time to search."""
+        width = asked.query.k * CANDIDATES
+        if width == 0:
+            return beams
+        legal = asked.counts[self._trie.item_start :] > 0
+        for pool in asked.pools():
+            if not self._timed.has_time(width, asked.query.deadline):
+                break
+            counts = legal_below(self._trie, legal & pool)
+            if counts[0] > 0:
+                more = self.bundle.graphs.search(asked.h, self._tree, counts, width)
+                beams = beams.joined(more)
+        return beams
 
     def _headroom(self, query: Query, h: FloatArray, availability: Availability) -> Headroom:
         """What items that a search does not reach can score besides their log-probability."""
@@ -375,7 +443,7 @@ class Recommender:
     @contextmanager
     def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
         """The counts under the query's filters, restored afterwards."""
-        excluded = [self._items.leaves(query.exclude)]
+        excluded = [self._items.leaves([*query.exclude, *query.anchors])]
         if query.exclude_seen:
             excluded.append(seen)
         leaves = None
@@ -389,7 +457,7 @@ class Recommender:
     def _order(self, query: Query, found: _Found, history: IntArray) -> _Order:
         """Which of the items found are answered, in the order that the query asks for."""
         if query.exploration > 0:
-            log_probs = found.beams.totals()
+            log_probs = found.beams.totals() + found.terms
             return _Order(*drawn_order(log_probs, query.k, query.exploration, self._chance))
         by_score = found.by_score()
         if query.diversity > 0 and len(by_score):
@@ -459,12 +527,44 @@ class Recommender:
             items = self._generated(found, order)
         wanted = query.k - len(items)
         if wanted > 0:
-            for link in self._fallback.links(wanted, availability, taken, likely()):
+            boosted = self._boosts.of(query.boosts)
+            for link in self._fallback.links(wanted, availability, taken, likely(), boosted):
                 lowest = min((item.score for item in items), default=0.0)
                 scores = link.log_probs + min(0.0, lowest - float(link.log_probs[0]))
                 for leaf, score in zip(link.leaves.tolist(), scores.tolist(), strict=True):
                     items.append(self._item(leaf, len(items) + 1, score, link.source, None))
-        return tuple(items)
+        return tuple(self._marked(query, items))
+
+    def _marked(self, query: Query, items: Sequence[RecommendedItem]) -> list[RecommendedItem]:
+        """The items, those that a boost has raised as `boosted`."""
+        boosted = self._boosts.of(query.boosts)
+        if boosted is None:
+            return [*items]
+        leaves = self.bundle.catalog.leaves([item.item_id for item in items])
+        return [
+            replace(item, source="boosted") if boosted[leaf] > 0 else item
+            for item, leaf in zip(items, leaves, strict=True)
+        ]
+
+    def _legal_pins(self, query: Query, availability: Availability) -> dict[int, int]:
+        """The pinned leaves that may be answered, by position from 1 to `k`."""
+        catalog = self.bundle.catalog
+        pins = {place: catalog.leaf(query.pins[place]) for place in sorted(query.pins)}
+        return {
+            place: leaf
+            for place, leaf in pins.items()
+            if leaf is not None and place <= query.k and availability.legal(np.array(leaf))
+        }
+
+    def _with_pins(
+        self, items: Sequence[RecommendedItem], pins: Mapping[int, int]
+    ) -> tuple[RecommendedItem, ...]:
+        """The items with the pinned leaves at their positions, as far as the list is long."""
+        placed = [*items]
+        for place, leaf in pins.items():  # ascending, so that none moves another
+            score = float(self.bundle.log_popularity(np.array([leaf]))[0])
+            placed.insert(place - 1, self._item(leaf, place, score, "pinned", None))
+        return tuple(replace(item, rank=rank) for rank, item in enumerate(placed, start=1))
 
     def _generated(self, found: _Found, order: _Order) -> list[RecommendedItem]:
         """The items found in this order."""

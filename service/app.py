@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI
@@ -19,7 +20,7 @@ from service.access_control import AccessControl, own_user_only
 from service.admission import Admission
 from service.bundle_folder import BundleFolder
 from service.engine import ServedRecommender
-from service.errors import ServiceError
+from service.errors import ServiceError, SettingsError
 from service.keys_file import KeysFile
 from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
@@ -38,6 +39,7 @@ from service.routes import (
     users,
 )
 from service.routes.answers import problems as problem_answers
+from service.scenarios_file import ScenariosFile
 from service.schemas import Problem
 from service.scopes import SECURITY_SCHEMES, USER_TOKEN_HEADER
 from service.serving import (
@@ -102,6 +104,7 @@ def create_app(
     measured = Metrics()
     keys = KeysFile(chosen.keys, measured)
     BundleFolder(chosen.bundles, chosen.bundle)  # so that the settings are refused here
+    ScenariosFile(chosen.scenarios, measured)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -113,6 +116,11 @@ def create_app(
         app.state.serving = serving
         app.state.keys = keys
         await serving.start()
+        try:
+            await serving.scenarios.start(partial(recommend.try_scenario, serving))
+        except SettingsError:
+            await serving.stop()
+            raise
         keys.start()
         yield
         serving.is_draining = True

@@ -78,6 +78,7 @@ class BestItem(BaseModel):
 
     item_id: str
     title: str
+    source: str = Field(description="As of a recommended item.")
 
 
 class ChoiceBody(PlaceBody):
@@ -89,11 +90,17 @@ class ChoiceBody(PlaceBody):
         "items that pass included."
     )
     best: list[BestItem]
+    recommendation_id: str | None = Field(
+        description="For events on `best`, as that of a recommendation; null without any."
+    )
 
 
 class ExploreAnswer(BaseModel):
     """What lies below a place, for one user."""
 
+    recommendation_id: str | None = Field(
+        description="For events on `items`, as that of a recommendation; null without any."
+    )
     bundle: str
     variant: Literal["active", "canary"] = Field(description="The role that the bundle has.")
     catalogue_version: int

@@ -1,12 +1,37 @@
 """What was shown: gives every answer its id, counts its items and writes them to the event log."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from model.recommender import RecommendedItem
 from service.event_log import EventLog
 from service.metrics import Metrics
-from service.recommendation_id import RecommendationIds
+from service.recommendation_id import RecommendationIds, Recommended
+
+
+class Shown(Recommended, Protocol):
+    """An item that was shown."""
+
+    @property
+    def score(self) -> float | None:
+        """The score that it was ranked by; None where it was only named."""
+        ...
+
+    @property
+    def propensity(self) -> float | None:
+        """Of this item at this rank; None where nothing was drawn."""
+        ...
+
+
+@dataclass(frozen=True)
+class NamedItem:
+    """An item that a choice names."""
+
+    item_id: str
+    rank: int
+    source: str
+    score: None = None
+    propensity: None = None
 
 
 class Impressions:
@@ -20,7 +45,7 @@ class Impressions:
     def record(
         self,
         user_id: str | None,
-        items: Sequence[RecommendedItem],
+        items: Sequence[Shown],
         *,
         bundle: str,
         variant: str,
@@ -51,11 +76,7 @@ class Impressions:
         return recommendation_id
 
 
-def _shown(item: RecommendedItem) -> dict[str, Any]:
-    shown = {
-        "item_id": item.item_id,
-        "rank": item.rank,
-        "source": item.source,
-        "score": item.score,
-    }
-    return shown if item.propensity is None else {**shown, "propensity": item.propensity}
+def _shown(item: Shown) -> dict[str, Any]:
+    shown = {"item_id": item.item_id, "rank": item.rank, "source": item.source}
+    told = {"score": item.score, "propensity": item.propensity}
+    return shown | {name: value for name, value in told.items() if value is not None}

@@ -7,6 +7,7 @@ Children of a label are made at once, so that 0 is exported before the first eve
 import bisect
 import collections
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,7 +35,7 @@ STAGES = ("state", "encode", "decode", "resolve")
 OTHER = "other"
 ITEM_SOURCES = (
     *("generated", "partial", "popular", OTHER),
-    *("popular_in_category", "default"),
+    *("popular_in_category", "default", "pinned", "boosted"),
 )
 """Where a recommended item comes from; the order is part of recommendation ids: only append."""
 SOURCES = (*(source for source in ITEM_SOURCES if source != OTHER), "empty")
@@ -57,12 +58,16 @@ ACCESS_REFUSALS = (
     *("no_key", "unknown_key", "expired_key", "no_user_token", "bad_user_token"),
     *("scope", "foreign_user", "rate_limit"),
 )
-KEYS_RELOAD_OUTCOMES = ("ok", "refused")
+RELOAD_OUTCOMES = ("ok", "refused")
 VARIANTS = ("active", "canary")
 SHADOW_OUTCOMES = ("same", "different", "failed", "skipped")
 CIRCUIT_STATES = {"closed": 0, "half_open": 1, "open": 2}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+Reloads: TypeAlias = Mapping[str, Counter]
+"""Counters of a file's changes by what became of them, `RELOAD_OUTCOMES`."""
 
 
 class Metrics:
@@ -265,7 +270,13 @@ class Metrics:
         self.keys_reloads = _counters(
             "cofine_keys_reloads_total",
             "Changes of the keys file; refused ones left the former keys in force.",
-            ("outcome", KEYS_RELOAD_OUTCOMES),
+            ("outcome", RELOAD_OUTCOMES),
+            registry,
+        )
+        self.scenarios_reloads = _counters(
+            "cofine_scenarios_reloads_total",
+            "Changes of the scenarios file; refused ones left the former scenarios in force.",
+            ("outcome", RELOAD_OUTCOMES),
             registry,
         )
         self.access_refused = _counters(

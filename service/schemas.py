@@ -55,6 +55,9 @@ ContextValue = (
     | StrictBool
     | Annotated[float, Field(allow_inf_nan=False, strict=True)]
 )
+ScenarioName = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+]
 EventType = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$")
 ]
@@ -165,8 +168,8 @@ class RecommendRequest(RequestBody):
     anchor: list[Identifier] = Field(
         default=[],
         max_length=ANCHORS_MAX,
-        description="Items that are being looked at: read as the newest of the history, never "
-        "returned.",
+        description="Items that are being looked at: items like them, and for this user, are "
+        "wanted. Read as the newest of the history, never returned.",
     )
     diversity: Share = Field(
         default=0.0,
@@ -177,6 +180,11 @@ class RecommendRequest(RequestBody):
         default=0.0,
         description="Above 0 items are drawn by chance from the best ones found, with this "
         "temperature, and each tells its `propensity`; not together with `diversity`.",
+    )
+    scenario: ScenarioName | None = Field(
+        default=None,
+        description="Name of one of the service's presets, which /v1/info lists: it stands in for "
+        "the fields that the request does not give, and may pin and boost items.",
     )
     context: dict[ContextName, ContextValue] = Field(
         default={},
@@ -244,15 +252,15 @@ class RecommendedItemBody(BaseModel):
     item_id: str
     rank: int = Field(description="1 is best.")
     score: float = Field(
-        description="The bundle's ranking score; falls with the rank, but for `diversity` and "
-        "`exploration`."
+        description="The bundle's ranking score; falls with the rank, but for `diversity`, "
+        "`exploration` and pinned items."
     )
     source: str = Field(
         description="`generated` from the history; `partial`, generated in the coarse levels and "
         "popular below; or the link of the fallback chain that it comes from: "
         "`popular_in_category`, popular in the categories that this user is likely to want; "
         "`popular`; `default`, from the bundle's default list, where no event tells what is "
-        "popular."
+        "popular. Instead of these `boosted` or `pinned` by the scenario."
     )
     title: str
     path: tuple[str, ...] = Field(description="Category names, coarse to fine.")
@@ -297,7 +305,7 @@ class RecommendAnswer(BaseModel):
     certified: bool | None = Field(
         description="Whether the items are proven to be the best of the whole catalogue by the "
         "served score; null where nothing was searched, there was no time for all levels or "
-        "the order is not the score's alone."
+        "the order is not the score's alone, as with anchors, pins and boosts."
     )
     took_ms: float
     unknown_history_items: int = Field(
@@ -518,6 +526,7 @@ class InfoAnswer(BaseModel):
     )
     levels: list[LevelBody] = Field(description="Coarse to fine.")
     attributes: list[AttributeBody] = Field(description="What `filters` may name, with its type.")
+    scenarios: list[str] = Field(description="What `scenario` may name.")
     limits: dict[str, int] = Field(description="Each name ends with its unit.")
     state: StateBody
     access: Literal["open", "keys"] = Field(

@@ -31,6 +31,7 @@ from service.redis_rate_limits import RedisRateLimits
 from service.redis_rollout import RedisRolloutStore
 from service.redis_user_state import RedisUserState
 from service.rollout import BundleReference, MemoryRolloutStore, RolloutStore
+from service.scenarios_file import ScenariosFile
 from service.settings import Settings
 from service.user_state import MemoryUserState, StateLimits, UserStateStore
 from service.variants import Variant, Variants
@@ -187,6 +188,7 @@ class Serving:
         self.recommendation_ids = RecommendationIds(settings.signing_secrets())
         self.event_log = make_event_log(self.store, settings, metrics)
         self.impressions = Impressions(self.recommendation_ids, metrics, self.event_log)
+        self.scenarios = ScenariosFile(settings.scenarios, metrics)
         self.rate_limits = make_rate_limits(self.store, settings, metrics)
         self.catalogue = Catalogue(make_edit_store(self.store, settings), metrics)
         first = BundleReference(name=settings.bundle.resolve().name, bundle=bundle.bundle_id)
@@ -249,6 +251,7 @@ class Serving:
 
     async def stop(self) -> None:
         """End the workers and the store."""
+        await self.scenarios.stop()
         await self.variants.stop()
         await self.catalogue.stop()
         if self.event_log is not None:

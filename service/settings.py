@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         description="TOML file of the keys that may call; read again when it changes. None: "
         "everybody may do everything but what needs an admin key.",
     )
+    scenarios: Path | None = Field(
+        default=None,
+        description="TOML file of the presets that requests may name; read again when it changes.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Origins whose web pages may call, as https://shop.example, with commas "

@@ -425,10 +425,11 @@ def _access() -> list[Panel]:
             (f"cofine_api_keys{{{_HERE}}}", "{{instance}}"),
         ),
         _lines(
-            "Keys file, limits without Redis",
-            "Changes of the keys file; requests that one replica alone counted.",
+            "Keys and scenarios files, limits without Redis",
+            "Changes of the files; requests that one replica alone counted.",
             "cps",
             _by("cofine_keys_reloads_total", "outcome", "keys file: {{outcome}}"),
+            _by("cofine_scenarios_reloads_total", "outcome", "scenarios file: {{outcome}}"),
             (f"sum(rate(cofine_rate_limit_local_total{{{_HERE}}}{_RATE}))", "counted locally"),
         ),
     ]

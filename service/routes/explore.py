@@ -1,6 +1,8 @@
 """POST /v1/explore and GET /v1/taxonomy: from broad to narrow, place by place."""
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,6 +12,7 @@ from starlette.responses import Response
 from model.browse import Place
 from model.errors import UnknownPlaceError
 from model.explore import Choice
+from model.recommender import Recommendation
 from service.errors import PlaceNotFoundError
 from service.explore_schemas import (
     BestItem,
@@ -20,6 +23,7 @@ from service.explore_schemas import (
     TaxonomyAnswer,
     TaxonomyQuery,
 )
+from service.impressions import NamedItem, Shown
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.routes.recommend import (
     compute,
@@ -32,6 +36,7 @@ from service.routes.recommend import (
 )
 from service.scopes import allows
 from service.serving import ServedCatalog, Serving
+from service.variants import Served
 
 PATH = "/v1/explore"
 router = APIRouter(tags=["explore"])
@@ -97,14 +102,16 @@ async def answer_explore(serving: Serving, body: ExploreRequest) -> ExploreAnswe
     count(serving.metrics, found, body.k, is_degraded=is_degraded)
     made_by = served.made_by(found)
     here = found.place
+    record = partial(_record, serving, served, body.user_id)
     return ExploreAnswer(
+        recommendation_id=record(found.items),
         bundle=served.bundle.bundle_id,
         variant=served.role,
         catalogue_version=made_by.catalogue_version,
         path=here.place.path if here else (),
         probability=here.probability if here else 0.0,
         items_here=here.live_items if here else 0,
-        choices=[_choice_body(choice, made_by.catalog) for choice in found.choices],
+        choices=[_choice_body(choice, found, made_by.catalog, record) for choice in found.choices],
         items=[item_body(item) for item in found.items],
         degraded=degraded(found, state_unavailable=is_degraded),
         took_ms=round((time.perf_counter() - started) * 1_000, 3),
@@ -122,9 +129,36 @@ def _place_body(place: Place, items: int, catalog: ServedCatalog) -> PlaceBody:
     )
 
 
-def _choice_body(choice: Choice, catalog: ServedCatalog) -> ChoiceBody:
+def _choice_body(
+    choice: Choice,
+    found: Recommendation,
+    catalog: ServedCatalog,
+    record: Callable[[Sequence[Shown]], str | None],
+) -> ChoiceBody:
+    searched = "generated" if found.levels is None else "partial"
+    named = [
+        NamedItem(catalog.item_id(leaf), rank, searched if rank <= choice.searched else "popular")
+        for rank, leaf in enumerate(choice.best, start=1)
+    ]
     best = [
-        BestItem(item_id=catalog.item_id(leaf), title=catalog.title(leaf)) for leaf in choice.best
+        BestItem(item_id=item.item_id, title=catalog.title(leaf), source=item.source)
+        for item, leaf in zip(named, choice.best, strict=True)
     ]
     place = _place_body(choice.place, choice.live_items, catalog)
-    return ChoiceBody(**place.model_dump(), probability=choice.probability, best=best)
+    return ChoiceBody(
+        **place.model_dump(),
+        probability=choice.probability,
+        best=best,
+        recommendation_id=record(named),
+    )
+
+
+def _record(
+    serving: Serving, served: Served, user_id: str | None, items: Sequence[Shown]
+) -> str | None:
+    """Return the recommendation id of a list that is shown; each has its own ranks."""
+    if not items:
+        return None
+    return serving.impressions.record(
+        user_id, items, bundle=served.bundle.bundle_id, variant=served.role, context={}
+    )

@@ -34,6 +34,7 @@ async def info(serving: InServing) -> Response:
             attributes=[
                 AttributeBody(name=each.name, type=each.type) for each in bundle.manifest.attributes
             ],
+            scenarios=sorted(serving.scenarios.content),
             limits={
                 "history_used_items": bundle.manifest.history_length,
                 **_limits(serving.settings),

@@ -17,6 +17,7 @@ from service.explore_schemas import ExploreRequest
 from service.filters import conditions, filter_pointer
 from service.metrics import Metrics
 from service.routes.answers import InServing, json_answer, problems, while_connected
+from service.scenarios import Scenario, blamed, probe, scenario_of
 from service.schemas import (
     Degraded,
     ExplanationBody,
@@ -36,6 +37,8 @@ from service.variants import Served
 PATH = "/v1/recommend"
 ANSWER_SECONDS = 0.002
 """Of a request's time: for building and sending the answer once the items are there."""
+TRY_SECONDS = 30.0
+"""For trying a scenario out before it is in force."""
 LATE_SECONDS = 0.003
 """How late an answer that is nearly there may be, instead of none."""
 
@@ -65,18 +68,29 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     """Return the answer to a valid request.
 
     Raises:
-        InvalidFieldError: a category that no item has, or a filter that the bundle has not.
+        InvalidFieldError: a category that no item has, a filter that the bundle has not, or a
+            scenario that there is not.
         QueueFullError: too many requests wait.
         DeadlineExceededError: the answer was not ready in time.
     """
     started = time.perf_counter()
+    given, scenario = body, scenario_of(serving.scenarios.content, body)
+    body = scenario.preset(given)
     deadline = deadline_of(serving, body.deadline_ms)
     state, is_degraded = await read_state(serving, body.user_id, deadline)
     earlier = await _earlier_pages(serving, body, deadline)
     query = query_of(body, state, deadline)
-    query = replace(query, exclude=[*query.exclude, *(earlier or ())])
+    query = replace(
+        query,
+        exclude=[*query.exclude, *(earlier or ())],
+        pins=scenario.pinned,
+        boosts=scenario.boosted,
+    )
     served = serving.variants.serving(body.user_id)
-    found = await compute(served, query, deadline)
+    try:
+        found = await compute(served, query, deadline)
+    except InvalidFieldError as error:
+        raise blamed(error, given) from None
     count(serving.metrics, found, body.k, is_degraded=is_degraded)
     serving.variants.shadow(query, found)
     recommendation_id = serving.impressions.record(
@@ -107,6 +121,16 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         took_ms=round(seconds * 1_000, 3),
         unknown_history_items=found.unknown_history_items,
     )
+
+
+async def try_scenario(serving: Serving, scenario: Scenario) -> None:
+    """Ask for what a scenario asks for.
+
+    Raises:
+        InvalidFieldError: it names what the bundle in service does not have.
+    """
+    deadline = time.perf_counter() + TRY_SECONDS
+    await compute(serving.variants.serving(None), probe(scenario), deadline)
 
 
 def deadline_of(serving: Serving, deadline_ms: int | None) -> float:
@@ -238,8 +262,7 @@ def _reordered(query: Query, body: RecommendRequest) -> Query:
     """Return the query with what a recommendation may ask for beyond what browsing may."""
     return replace(
         query,
-        history=[*query.history, *body.anchor],
-        exclude=[*query.exclude, *body.anchor],
+        anchors=body.anchor,
         beam=body.beam,
         explain=body.explain,
         diversity=body.diversity,
@@ -250,7 +273,10 @@ def _reordered(query: Query, body: RecommendRequest) -> Query:
 def _unknown_category(
     categories: Sequence[Sequence[str]], error: UnknownCategoryError
 ) -> InvalidFieldError:
-    place = [tuple(path) for path in categories].index(error.path)
+    paths = [tuple(path) for path in categories]
+    if error.path not in paths:
+        return InvalidFieldError(str(error), pointer="#/boosts")
+    place = paths.index(error.path)
     return InvalidFieldError(
         "the category path is not in the catalogue; "
         "give a list of names from coarse to fine, as in an item's path",

@@ -1,13 +1,16 @@
 """The order of last resort: by turns, and what was chosen first."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.default_list import default_order, popular_by_group, spread
 from tests.model.training.evaluation.toy_bundle import toy_bundle
 
+SOME = settings(max_examples=40, deadline=None)
 
+
+@SOME
 @given(groups=st.lists(st.integers(0, 4), min_size=1, max_size=20), data=st.data())
 def test_groups_take_turns_and_each_gives_its_most_popular_first(
     groups: list[int], data: st.DataObject

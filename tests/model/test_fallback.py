@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.attributes import Range
@@ -15,6 +15,8 @@ from model.fallback import LIKELY_MASS, FallbackChain
 from model.recommender import Query, Recommendation, Recommender
 from model.types import AnyArray, FloatArray
 from tests.model.training.evaluation.toy_bundle import ITEMS, ToyGraphs, toy_bundle
+
+SOME = settings(max_examples=40, deadline=None)
 
 
 class ForgetfulGraphs(ToyGraphs):
@@ -122,6 +124,7 @@ def test_without_any_event_the_default_list_is_the_answer() -> None:
     assert by_source(answer) == {"default": "kbaei"}
 
 
+@SOME
 @given(
     history=st.text(alphabet="abcdefghijkl?", max_size=4),
     exclude=st.text(alphabet="abcdefghijkl", max_size=10),

@@ -100,14 +100,15 @@ class TableRecommender:
     def recommend(self, query: Query) -> Recommendation:
         self.queries.append(query)
         catalog = TableCatalog()
-        known = [item for item in query.history if catalog.leaf(item) is not None]
+        history = [*query.history, *query.anchors]
+        known = [item for item in history if catalog.leaf(item) is not None]
         for path in query.categories:
             if not any(item.path[: len(path)] == tuple(path) for item in ITEMS):
                 raise UnknownCategoryError(path)
         for name in query.filters:
             if name != "price":
                 raise FilterError(name, "is no attribute of this bundle; there is price")
-        dropped = set(query.exclude)
+        dropped = {*query.exclude, *query.anchors}
         if query.exclude_seen:
             dropped |= {*query.history, *query.seen}
         near = ITEMS[catalog.leaf(known[-1]) or 0].path if known else None
@@ -122,7 +123,7 @@ class TableRecommender:
         )
         seconds = {"encode": 0.001, "decode": 0.002, "resolve": 0.001}
         certified = True if known else None
-        return Recommendation(items, len(query.history) - len(known), certified, seconds)
+        return Recommendation(items, len(history) - len(known), certified, seconds)
 
     def _passes(self, item: TableItem, query: Query) -> bool:
         return not query.categories or any(

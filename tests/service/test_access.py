@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from service import keys_file
+from service import watched_file
 from service.api_keys import entry_text, key_digest, parse_keys
 from service.app import create_app
 from service.errors import SettingsError, UnauthenticatedError
@@ -343,7 +343,7 @@ async def test_a_spent_limit_is_429_until_it_is_refilled(
 async def test_keys_change_without_a_restart(
     start_app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys_file, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(watched_file, "POLL_SECONDS", 0.01)
     old, new = (entry_text(name, f"{name} key", ["read"]) for name in ("old", "new"))
     path = write_keys(tmp_path, [old])
 
@@ -378,7 +378,7 @@ async def test_keys_change_without_a_restart(
 async def test_the_secret_of_user_tokens_changes_without_a_restart(
     start_app: AppClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys_file, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(watched_file, "POLL_SECONDS", 0.01)
     page = entry_text("page", KEYS["publishable"], ["publishable"]).replace("= 5,", "= 1e6,")
     secrets = {
         name: f'[[user_token_secrets]]\nname = "{name}"\nsecret = "{name * 32}"\n'

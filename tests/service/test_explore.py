@@ -1,12 +1,15 @@
 """Browsing over HTTP: the toy bundle behind the real application."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from model.event_log import segments
 from model.recommender import Recommender
 from service.app import create_app
 from service.settings import load_settings
@@ -148,3 +151,40 @@ async def test_too_long_a_path_is_refused(shop: httpx2.AsyncClient) -> None:
     response = await shop.get("/v1/taxonomy", params=[("path", "x")] * 33)
 
     assert check_problem(response, 422, "invalid_request")["errors"][0]["parameter"] == "path"
+
+
+async def test_clicks_on_what_was_explored_are_attributed(
+    shop: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    async with running_shop(event_log=tmp_path) as logged:
+        answer = await explored(logged, user_id="ann", history=["a"], k=2, items_per_choice=2)
+        lists = [
+            (answer["recommendation_id"], answer["items"]),
+            *((each["recommendation_id"], each["best"]) for each in answer["choices"]),
+        ]
+        clicks = [
+            {
+                "event_id": f"{number}",
+                "user_id": "ann",
+                "item_id": items[-1]["item_id"],
+                "recommendation_id": recommendation_id,
+            }
+            for number, (recommendation_id, items) in enumerate(lists)
+        ]
+        results = (await logged.post("/v1/events", json={"events": clicks})).json()["results"]
+
+    assert [each["attribution"] for each in results] == ["attributed"] * len(lists)
+    text = "".join(path.read_text(encoding="utf-8") for path in segments(tmp_path))
+    records = {
+        record["recommendation_id"]: record
+        for record in map(json.loads, text.splitlines())
+        if record["kind"] == "impression"
+    }
+    for recommendation_id, items in lists:
+        shown = [(item["item_id"], item["source"]) for item in items]
+        written = records[recommendation_id]["items"]
+        assert [(item["item_id"], item["source"]) for item in written] == shown
+        assert [item["rank"] for item in written] == list(range(1, len(items) + 1))
+    empty = await explored(shop, k=0, items_per_choice=0)
+    assert empty["recommendation_id"] is None
+    assert {each["recommendation_id"] for each in empty["choices"]} == {None}

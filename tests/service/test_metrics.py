@@ -39,6 +39,7 @@ TYPES = {
     "cofine_rollout_failures": "counter",
     "cofine_api_keys": "gauge",
     "cofine_keys_reloads": "counter",
+    "cofine_scenarios_reloads": "counter",
     "cofine_access_refused": "counter",
     "cofine_rate_limit_local": "counter",
     "cofine_build_info": "gauge",  # an info metric in the text format

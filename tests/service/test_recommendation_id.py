@@ -38,7 +38,7 @@ class Desk:
         return self.ids().issue(items, bundle="c0ffee", variant="b")
 
 
-SHOWN = (Item("shoe", 1), Item("hat", 2, "popular"), Item("coat", 3, "pinned"))
+SHOWN = (Item("shoe", 1), Item("hat", 2, "popular"), Item("coat", 3, "a new source"))
 
 
 def test_an_event_finds_rank_source_bundle_variant_and_time() -> None:

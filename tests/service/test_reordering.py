@@ -14,15 +14,15 @@ from tests.service.test_explore import running_shop
 pytestmark = pytest.mark.anyio
 
 
-async def test_anchors_are_the_newest_of_the_history_and_not_returned(client: Client) -> None:
+async def test_anchors_reach_the_recommender_and_are_not_returned(client: Client) -> None:
     body = {"history": ["polish"], "anchor": ["soap"], "exclude": ["file"], "exclude_seen": False}
 
     response = await client.post("/v1/recommend", json=body)
 
     assert response.status_code == 200
     (query,) = client.queries
-    assert list(query.history) == ["polish", "soap"]
-    assert list(query.exclude) == ["file", "soap"]
+    assert list(query.history) == ["polish"]
+    assert list(query.anchors) == ["soap"]
     items = [item["item_id"] for item in response.json()["items"]]
     assert items[0] == "a/b \u00e9"  # of the anchor's category
     assert "soap" not in items
