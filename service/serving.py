@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
+from model.types import FloatArray
 from service.bundle_folder import BundleFolder
 from service.engine import Engine, ServedRecommender
 from service.event_log import EventLog
@@ -115,6 +116,15 @@ class ServedCatalog(Protocol):
         ...
 
 
+class ServedTree(Protocol):
+    """What the service reads of a bundle's search tree."""
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        """The vectors of all items [N, D], in leaf order."""
+        ...
+
+
 class ServedBundle(Protocol):
     """What the service reads of a bundle; `model.bundle.Bundle` is the real one."""
 
@@ -141,6 +151,11 @@ class ServedBundle(Protocol):
     @property
     def browse(self) -> BrowseTree:
         """The tree that people browse."""
+        ...
+
+    @property
+    def tree(self) -> ServedTree:
+        """The tree that is searched."""
         ...
 
 

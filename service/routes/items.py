@@ -1,14 +1,30 @@
 """GET /v1/items/{item_id}."""
 
-from fastapi import APIRouter
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from model.neighbours import Neighbour
+from model.neighbours import neighbours as nearest_items
 from service.errors import ItemNotFoundError
 from service.routes.answers import InServing, ItemId, json_answer, problems
-from service.schemas import ItemAnswer
+from service.schemas import NEIGHBOURS_MAX, ItemAnswer, NeighbourBody
 from service.scopes import allows
+from service.serving import ServedBundle, ServedCatalog
 
 router = APIRouter(tags=["items"])
+
+NeighboursWanted = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=NEIGHBOURS_MAX,
+        description="How many of the items whose vectors are nearest to tell; in a catalogue of "
+        "more than 100,000 items, of those with the nearest semantic IDs.",
+    ),
+]
 
 
 @router.get(
@@ -17,9 +33,12 @@ router = APIRouter(tags=["items"])
     responses=problems(404, 422),
     openapi_extra=allows("read"),
 )
-async def read_item(item_id: ItemId, serving: InServing) -> Response:
-    """Tell an item's title, category paths and semantic ID."""
-    catalog = serving.bundle.catalog
+async def read_item(
+    item_id: ItemId, serving: InServing, neighbours: NeighboursWanted = 0
+) -> Response:
+    """Tell an item's title, category paths and semantic ID, and which items are like it."""
+    bundle = serving.bundle
+    catalog = bundle.catalog
     leaf = catalog.leaf(item_id)
     if leaf is None:
         raise ItemNotFoundError("the catalogue in service does not hold this item_id")
@@ -30,7 +49,24 @@ async def read_item(item_id: ItemId, serving: InServing) -> Response:
             path=catalog.path(leaf),
             paths=list(catalog.paths(leaf)),
             semantic_id=catalog.semantic_id(leaf),
-            bundle=serving.bundle.bundle_id,
-            catalogue_version=serving.bundle.catalogue_version,
+            bundle=bundle.bundle_id,
+            catalogue_version=bundle.catalogue_version,
+            neighbours=await _nearest(bundle, leaf, neighbours) if neighbours else None,
         )
+    )
+
+
+async def _nearest(bundle: ServedBundle, leaf: int, k: int) -> list[NeighbourBody]:
+    # In a thread: reading all vectors takes milliseconds that other requests would wait for.
+    found = await asyncio.to_thread(nearest_items, bundle.tree.item_vectors, leaf, k)
+    return [_neighbour_body(bundle.catalog, each) for each in found]
+
+
+def _neighbour_body(catalog: ServedCatalog, neighbour: Neighbour) -> NeighbourBody:
+    return NeighbourBody(
+        item_id=catalog.item_id(neighbour.leaf),
+        title=catalog.title(neighbour.leaf),
+        path=catalog.path(neighbour.leaf),
+        semantic_id=catalog.semantic_id(neighbour.leaf),
+        likeness=round(neighbour.likeness, 6),
     )

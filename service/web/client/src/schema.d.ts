@@ -162,7 +162,7 @@ export interface paths {
         };
         /**
          * Read Item
-         * @description Tell an item's title, category paths and semantic ID.
+         * @description Tell an item's title, category paths and semantic ID, and which items are like it.
          */
         get: operations["read_item_v1_items__item_id__get"];
         put?: never;
@@ -250,6 +250,49 @@ export interface paths {
          * @description Take a bundle's role away: the one that was active before serves again, at once.
          */
         post: operations["roll_back_v1_bundles__name__rollback_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bundles/{name}:preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview
+         * @description Tell what a bundle would recommend, whatever its role, to compare it with another one.
+         *
+         *     The request is one of /v1/recommend. Nobody is shown the answer: it is no impression, it has no
+         *     next page, and no metric counts it; `after` and `context` are of no effect.
+         */
+        post: operations["preview_v1_bundles__name__preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/access": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Access
+         * @description Tell what the caller may do, so that a page can leave out the rest.
+         */
+        get: operations["access_v1_access_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -344,6 +387,28 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AccessAnswer
+         * @description What the caller may do.
+         */
+        AccessAnswer: {
+            /**
+             * Access
+             * @description As in /v1/info.
+             * @enum {string}
+             */
+            access: "open" | "keys";
+            /**
+             * Scopes
+             * @description Of the key; without keys, what everybody may do.
+             */
+            scopes: ("publishable" | "read" | "write" | "admin")[];
+            /**
+             * User Id
+             * @description The only user to act for; null where any may be.
+             */
+            user_id: string | null;
+        };
         /**
          * ActivateRequest
          * @description Which role to give a bundle.
@@ -848,6 +913,11 @@ export interface components {
             bundle: string;
             /** Catalogue Version */
             catalogue_version: number;
+            /**
+             * Neighbours
+             * @description The most alike first; null where none were asked for.
+             */
+            neighbours?: components["schemas"]["NeighbourBody"][] | null;
         };
         /**
          * LevelBody
@@ -870,6 +940,25 @@ export interface components {
              * @constant
              */
             status: "alive";
+        };
+        /**
+         * NeighbourBody
+         * @description An item near another one.
+         */
+        NeighbourBody: {
+            /** Item Id */
+            item_id: string;
+            /** Title */
+            title: string;
+            /** Path */
+            path: string[];
+            /** Semantic Id */
+            semantic_id: number[];
+            /**
+             * Likeness
+             * @description Cosine of the angle between the item vectors, -1 to 1.
+             */
+            likeness: number;
         };
         /**
          * PlaceBody
@@ -901,6 +990,37 @@ export interface components {
              * @description Of an item.
              */
             item_id?: string | null;
+        };
+        /**
+         * PreviewAnswer
+         * @description What a bundle would recommend.
+         */
+        PreviewAnswer: {
+            /** Name */
+            name: string;
+            /**
+             * Bundle
+             * @description Its id.
+             */
+            bundle: string;
+            /**
+             * Decoder
+             * @enum {string}
+             */
+            decoder: "autoregressive" | "diffusion";
+            /** Items */
+            items: components["schemas"]["RecommendedItemBody"][];
+            /** @description null for a full answer. */
+            degraded: components["schemas"]["Degraded"] | null;
+            /**
+             * Certified
+             * @description As in a recommendation.
+             */
+            certified: boolean | null;
+            /** Took Ms */
+            took_ms: number;
+            /** Unknown History Items */
+            unknown_history_items: number;
         };
         /**
          * Problem
@@ -2023,7 +2143,10 @@ export interface operations {
     };
     read_item_v1_items__item_id__get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description How many of the items whose vectors are nearest to tell; in a catalogue of more than 100,000 items, of those with the nearest semantic IDs. */
+                neighbours?: number;
+            };
             header?: never;
             path: {
                 /** @description The catalogue's id of the item. */
@@ -2439,6 +2562,187 @@ export interface operations {
             };
             /** @description Not available now; see Retry-After. */
             503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    preview_v1_bundles__name__preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a bundle that is open; see GET /v1/bundles. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RecommendRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewAnswer"];
+                };
+            };
+            /** @description The body is not valid JSON. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such item, place or bundle. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body took too long to come. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Fields are missing, unknown or out of range; `errors` points at them. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not available now; see Retry-After. */
+            503: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The answer was not ready in time; see Retry-After. */
+            504: {
+                headers: {
+                    /** @description When to try again, in seconds. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    access_v1_access_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccessAnswer"];
+                };
+            };
+            /** @description No key, no user token, or a wrong one. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The key may not do this, or not for this user. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests are waiting, or too many came with this key; see Retry-After. */
+            429: {
                 headers: {
                     /** @description When to try again, in seconds. */
                     "Retry-After"?: number;
