@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, expect, sync_playwright
 
 from tests.required import skip_for_want_of
 
@@ -12,8 +12,12 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-DESKTOP = {"width": 1360, "height": 900}
-PHONE = {"width": 360, "height": 740}
+DESKTOP: ViewportSize = {"width": 1360, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+
+
+PATIENCE_MS = 60_000
+"""How long a page may take on a machine that has other work."""
 
 
 @contextmanager
@@ -23,6 +27,7 @@ def running_chromium() -> Iterator[Browser]:
     if path is None:
         skip_for_want_of("chromium", "apt-get install chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MS)
         browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS])
         try:
             yield browser

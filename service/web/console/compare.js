@@ -129,6 +129,6 @@ function column(title, answer, isShared) {
 function lines(items, places) {
   const ends = items.flatMap((item, at) => (places.has(item.item_id) ? [[at, places.get(item.item_id)]] : []));
   const middle = (at) => (at + 0.5) * ROW;
-  return drawing("svg", { class: "lines", viewBox: `0 0 ${GAP} ${K * ROW}`, "aria-hidden": "true" }, ends.map(([from, to]) =>
+  return drawing("svg", { class: "lines", viewBox: `0 0 ${GAP} ${K * ROW}`, preserveAspectRatio: "none", "aria-hidden": "true" }, ends.map(([from, to]) =>
     drawing("path", { d: `M0 ${middle(from)} C${GAP / 2} ${middle(from)} ${GAP / 2} ${middle(to)} ${GAP} ${middle(to)}`, class: from === to ? "same" : to < from ? "up" : "down" })));
 }

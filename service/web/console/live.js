@@ -33,11 +33,17 @@ export function livePanel() {
         readings = [...readings, { at: performance.now(), found: samples(await api.metrics()) }].slice(-KEPT);
         tell();
       }
-      timer = setTimeout(look, EVERY_MS);
     } catch (problem) {
-      readings = [];
-      body.replaceChildren(failure(problem, look));
+      readings = []; // of a process that may be another one next time
+      body.replaceChildren(failure(problem, again));
+    } finally {
+      timer = setTimeout(look, EVERY_MS);
     }
+  }
+
+  function again() {
+    clearTimeout(timer);
+    look();
   }
 
   function tell() {

@@ -11,7 +11,13 @@ import { openWhy } from "./why.js";
 
 const K = 12;
 const TASTE_ITEMS = 3;
+const TITLE_MAX = 48;
 const DONE = { view: "Viewed", cart: "In the cart", purchase: "Bought", dislike: "Not shown again" };
+
+function short(item) {
+  const title = item.title || item.item_id;
+  return title.length > TITLE_MAX ? `${title.slice(0, TITLE_MAX - 1)}…` : title;
+}
 
 export function shopPage() {
   let path = [];
@@ -75,7 +81,7 @@ export function shopPage() {
       const where = path.length ? ` in ${path.at(-1)}` : "";
       const title = isKnown ? `For ${currentVisitor()}${where}` : `Popular${where || " now"}`;
       const fresh = cards.tell(answer, title, { catalogue: path.length ? null : catalogue, again: true });
-      if (fresh) tell(`List updated: ${fresh} new of ${answer.items.length}, first is ${answer.items[0].title || answer.items[0].item_id}`);
+      if (fresh) tell(`List updated: ${fresh} new of ${answer.items.length}. First is ${short(answer.items[0])}`);
     } catch (problem) {
       if (problem.name === "AbortError" || problem.needsKey) return;
       if (answer === null || problem.status !== 0) cards.fail(problem, refresh);
@@ -124,7 +130,7 @@ export function shopPage() {
 
   async function act(type, item) {
     if (await store(type, item, answer.recommendation_id)) {
-      tell(`${DONE[type]}: ${item.title || item.item_id}`);
+      tell(`${DONE[type]}: ${short(item)}`);
       refresh();
     }
   }

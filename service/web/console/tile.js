@@ -4,6 +4,7 @@
 import { drawing } from "./dom.js";
 
 const GOLDEN_ANGLE = 137.508;
+const SPARK = "hsl(38 82% 62%)";
 const hues = new Map();
 
 /** Give each broad category a hue of its own; the order of names decides, so it stays. */
@@ -27,7 +28,7 @@ export function tile(item) {
   const [, motif = 0, turn = 0, accent = 0] = item.semantic_id;
   const hue = hueOf(item.path) + ((motif % 5) - 2) * 5;
   const colour = (shift, saturation, lightness) => `hsl(${(hue + shift + 360) % 360} ${saturation}% ${lightness}%)`;
-  const colours = { back: colour(0, 42, 87), middle: colour(6, 46, 70), deep: colour(-8, 44, 46), spark: colour(38, 74, 62) };
+  const colours = { back: colour(0, 42, 87), middle: colour(6, 46, 70), deep: colour(-8, 44, 46), spark: SPARK };
   const around = (accent * GOLDEN_ANGLE * Math.PI) / 180;
   const spark = drawing("circle", { cx: 50 + 22 * Math.cos(around), cy: 50 + 22 * Math.sin(around), r: 5 + (accent % 4), fill: colours.spark });
   const shape = drawing("g", { transform: `rotate(${(turn * 45) % 360} 50 50)` }, ...MOTIFS[motif % MOTIFS.length](colours, turn));
