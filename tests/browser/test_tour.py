@@ -110,7 +110,7 @@ def test_the_operator_sees_figures_codes_and_the_tree(
         codes = page.locator(".levels b").all_inner_texts()
         assert codes == [str(code) for code in found["semantic_id"]]
         titles = page.locator(".near .title").all_inner_texts()
-        assert titles == [each["title"] for each in found["neighbours"]]
+        assert titles == [each["title"] or each["item_id"] for each in found["neighbours"]]
         top = client.get("/v1/taxonomy").json()["choices"]
         labels = [f"{each['name']}, {each['items']} items" for each in top]
         for label in labels:
@@ -135,7 +135,7 @@ def test_two_ways_of_searching_side_by_side(service: ServiceProcess, open_page: 
     expect(page.locator(".verdict b")).to_have_text(f"{shared} of 10")
     for column, answer in ((0, left), (1, right)):
         titles = page.locator(".column").nth(column).locator(".title").all_inner_texts()
-        assert titles == [item["title"] for item in answer["items"]]
+        assert titles == [item["title"] or item["item_id"] for item in answer["items"]]
 
 
 def look_up(page: Page, item: str) -> None:
