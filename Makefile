@@ -105,6 +105,12 @@ bench: install ## Measure speed: model, catalogue sizes, filters, HTTP (build/be
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks model sizes filters http \
 	  --bundle $(BENCH_BUNDLE) --workspace $(BENCH_WORKSPACE)
 
+SCREENSHOTS_BUNDLE ?= bundles/demo
+
+.PHONY: screenshots
+screenshots: install ## Take the console's pictures in docs/ anew (Chromium).
+	$(BIN)/python -m tests.browser.screenshots $(SCREENSHOTS_BUNDLE) docs/pictures
+
 .PHONY: clean
 clean: ## Remove the environment, runs and bundles.
 	rm -rf $(VENV) runs bundles

@@ -1,12 +1,12 @@
 """The application: puts routes, middleware and error answers together, and owns start and end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
@@ -25,6 +25,7 @@ from service.keys_file import KeysFile
 from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
 from service.routes import (
+    access,
     bundles,
     catalogue,
     event_log,
@@ -34,11 +35,13 @@ from service.routes import (
     info,
     items,
     metrics,
+    preview,
     recommend,
     recommend_batch,
     users,
 )
 from service.routes.answers import problems as problem_answers
+from service.routes.console import console_router
 from service.scenarios_file import ScenariosFile
 from service.schemas import Problem
 from service.scopes import SECURITY_SCHEMES, USER_TOKEN_HEADER
@@ -64,6 +67,8 @@ _ROUTERS = (
     items.router,
     catalogue.router,
     bundles.router,
+    preview.router,
+    access.router,
     info.router,
     health.router,
     metrics.router,
@@ -113,8 +118,7 @@ def create_app(
             serving = Serving(chosen, measured, opened, recommender_factory(opened))
         else:
             serving = Serving(chosen, measured, bundle, make_recommender)
-        app.state.serving = serving
-        app.state.keys = keys
+        app.state.serving, app.state.keys = serving, keys
         await serving.start()
         try:
             await serving.scenarios.start(partial(recommend.try_scenario, serving))
@@ -134,6 +138,7 @@ def create_app(
         summary="Coarse-to-fine recommendations.",
         version=service_version(),
         lifespan=lifespan,
+        docs_url=None,  # both would load their scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
         # Metrics and traces are the service's own; looking for others took a share of each request.
@@ -146,22 +151,24 @@ def create_app(
         },
     )
     documentation = [route for route in app.routes if isinstance(route, Route)]
-    for router in _ROUTERS:
+    routers = (*_ROUTERS, console_router()) if chosen.console else _ROUTERS
+    for router in routers:
         app.include_router(router)
+    routes = _api_routes(routers)
     app.add_middleware(
         BodyLimit,
         max_bytes=chosen.body_max_bytes,
         deadline_seconds=chosen.body_deadline_ms / 1_000,
     )
-    app.add_middleware(AccessControl, keys=keys, routes=_api_routes(), metrics=measured)
+    app.add_middleware(AccessControl, keys=keys, routes=routes, metrics=measured)
     if chosen.cors_origins:
         _share_with_pages(app, chosen.cors_origins)
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
-    app.add_middleware(RequestContext, metrics=measured, routes=[*_api_routes(), *documentation])
+    app.add_middleware(RequestContext, metrics=measured, routes=[*routes, *documentation])
     app.admit(measured, chosen.deadline_ms / 1_000)
     measured.expect_routes(
         (route.path_format, method, route.status_code or 200)
-        for route in _api_routes()
+        for route in routes
         for method in sorted(route.methods or ())
     )
     _document_problems(app)
@@ -189,8 +196,8 @@ def _trace(app: FastAPI, endpoint: str) -> "SpanExport":
     return export
 
 
-def _api_routes() -> list[APIRoute]:
-    return [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+def _api_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
+    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _document_problems(app: FastAPI) -> None:

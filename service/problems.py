@@ -110,14 +110,14 @@ _HTTP_KINDS = {
 }
 
 _FIELD_DETAILS = {
-    "extra_forbidden": "there is no such field; see /docs for the ones there are",
+    "extra_forbidden": "there is no such field; see /openapi.json for the ones there are",
     "model_attributes_type": "Input should be an object",
 }
 """In place of the validator's words where those say nothing to a client."""
 
 _DETAILS = {
     400: "send one JSON value in UTF-8",
-    404: "see /docs for the addresses of this service",
+    404: "see /openapi.json for the addresses of this service",
     405: "see the Allow header for the methods of this address",
 }
 

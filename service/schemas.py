@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from service.filters import FiltersBody
 from service.rollout import Role, Rollout
+from service.scopes import Scope
 
 K_MAX = 100
 BEAM_MAX = 1_000
@@ -30,6 +31,7 @@ CATEGORIES_MAX = 50
 CATEGORY_DEPTH_MAX = 16
 PATH_MAX = 32
 EVENTS_MAX = 100
+NEIGHBOURS_MAX = 50
 ANCHORS_MAX = 10
 CONTEXT_MAX = 16
 ID_MAX = 256
@@ -440,6 +442,16 @@ class UserAnswer(BaseModel):
     counted_requests: list[CountedRequestsBody] = Field(description="Where there are any.")
 
 
+class NeighbourBody(BaseModel):
+    """An item near another one."""
+
+    item_id: str
+    title: str
+    path: tuple[str, ...]
+    semantic_id: tuple[int, ...]
+    likeness: float = Field(description="Cosine of the angle between the item vectors, -1 to 1.")
+
+
 class ItemAnswer(BaseModel):
     """One item of the catalogue in service."""
 
@@ -453,6 +465,9 @@ class ItemAnswer(BaseModel):
     )
     bundle: str
     catalogue_version: int
+    neighbours: list[NeighbourBody] | None = Field(
+        default=None, description="The most alike first; null where none were asked for."
+    )
 
 
 class ActivateRequest(RequestBody):
@@ -532,6 +547,14 @@ class InfoAnswer(BaseModel):
     access: Literal["open", "keys"] = Field(
         description="`open` where everybody may call, because no keys are configured."
     )
+
+
+class AccessAnswer(BaseModel):
+    """What the caller may do."""
+
+    access: Literal["open", "keys"] = Field(description="As in /v1/info.")
+    scopes: list[Scope] = Field(description="Of the key; without keys, what everybody may do.")
+    user_id: str | None = Field(description="The only user to act for; null where any may be.")
 
 
 class LiveAnswer(BaseModel):

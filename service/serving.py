@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from model.browse import BrowseTree
 from model.bundle import Bundle
 from model.recommender import Recommender, verify_golden
+from model.types import FloatArray
 from service.bundle_folder import BundleFolder
 from service.catalogue import Catalogue, LiveBundle
 from service.engine import Engine, ServedRecommender
@@ -121,6 +122,15 @@ class ServedCatalog(Protocol):
         ...
 
 
+class ServedTree(Protocol):
+    """What the service reads of a bundle's search tree."""
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        """The vectors of all items [N, D], in leaf order."""
+        ...
+
+
 class ServedBundle(Protocol):
     """What the service reads of a bundle; `model.bundle.Bundle` is the real one."""
 
@@ -151,6 +161,11 @@ class ServedBundle(Protocol):
 
     def live_items(self, first: int, end: int) -> int:
         """Return how many of the leaves `first` .. `end` - 1 may be recommended now."""
+        ...
+
+    @property
+    def tree(self) -> ServedTree:
+        """The tree that is searched."""
         ...
 
 

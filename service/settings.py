@@ -96,6 +96,9 @@ class Settings(BaseSettings):
         description="Origins whose web pages may call, as https://shop.example, with commas "
         "between them; none by default.",
     )
+    console: bool = Field(
+        default=True, description="Whether to serve the console, the pages for people at /."
+    )
     drain_seconds: float = Field(
         default=2.0,
         ge=0,

@@ -19,6 +19,7 @@ from service.bundle_folder import BundleFolder, refusal
 from service.catalogue import LiveBundle
 from service.engine import Engine
 from service.errors import (
+    BundleNotFoundError,
     BundleRefusedError,
     RolloutConflictError,
     ServiceError,
@@ -155,6 +156,19 @@ class Variants:
             variant = self._open[canary]
             return Served("canary", variant.bundle, variant.engine)
         return Served("active", self.active.bundle, self.active.engine)
+
+    def named(self, name: str) -> Served:
+        """Return the open bundle of this name, as one that is computed and not served.
+
+        Raises:
+            BundleNotFoundError: none is open.
+        """
+        for reference, variant in self._open.items():
+            if reference.name == name:
+                return Served("shadow", variant.bundle, variant.engine)
+        raise BundleNotFoundError(
+            "no bundle of this name is open here; see GET /v1/bundles, and :load it first"
+        )
 
     def shadow(self, query: Query, served: Recommendation) -> None:
         """Have the shadow, if there is one, compute the same in the background, and compare.

@@ -34,7 +34,7 @@ def show_example(bundle: Bundle, console: Console) -> None:
     console.print("\nThe same over HTTP, once the service runs:\n", style="bold")
     call = f"curl -s {ADDRESS}/v1/recommend -H 'content-type: application/json' -d {body}"
     console.print(f"  {call}\n", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"All routes: {ADDRESS}/docs\n", highlight=False)
+    console.print(f"In the browser: {ADDRESS}\n", highlight=False)
 
 
 def example_history(bundle: Bundle) -> list[ItemId]:

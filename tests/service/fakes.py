@@ -13,6 +13,7 @@ from model.manifest import AttributeFacts, LevelFacts
 from model.recommender import Query, Recommendation, RecommendedItem
 from model.strings import StringTable
 from model.trie import Trie
+from model.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,23 @@ def table_browse() -> BrowseTree:
 
 
 @dataclass(frozen=True)
+class TableTree:
+    """Vectors of items that turn away from the first one, ten degrees each."""
+
+    @property
+    def item_vectors(self) -> FloatArray:
+        angles = np.radians(10 * np.arange(len(ITEMS)))
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class TableBundle:
     bundle_id: str = "table"
     catalogue_version: int = 3
     manifest: TableManifest = field(default_factory=TableManifest)
     catalog: TableCatalog = field(default_factory=TableCatalog)
     browse: BrowseTree = field(default_factory=table_browse)
+    tree: TableTree = field(default_factory=TableTree)
 
     def live_items(self, first: int, end: int) -> int:
         return end - first

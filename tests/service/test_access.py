@@ -73,9 +73,19 @@ def test_every_scope_is_one_that_keys_can_have() -> None:
     assert {scope for each in OPERATIONS for scope in each[2]} <= set(SCOPES)
 
 
+async def test_callers_learn_what_they_may_do(guarded: Client, client: Client) -> None:
+    for scope in SCOPES:
+        found = (await guarded.get("/v1/access", headers=headers_of(scope, "ann"))).json()
+        user = "ann" if scope == "publishable" else None
+        assert found == {"access": "keys", "scopes": [scope], "user_id": user}
+    everybody = (await client.get("/v1/access")).json()
+    assert everybody == {"access": "open", "scopes": ["read", "write"], "user_id": None}
+
+
 def test_web_pages_reach_what_they_need_and_nothing_else() -> None:
     allowed = {each[1] for each in OPERATIONS if "publishable" in each[2]}
-    assert allowed <= {"/v1/recommend", "/v1/recommend:batch", "/v1/explore", "/v1/events"}
+    asked = {"/v1/recommend", "/v1/recommend:batch", "/v1/explore"}
+    assert allowed <= {*asked, "/v1/events", "/v1/access"}
     assert {"/v1/recommend", "/v1/events"} <= allowed
 
 
@@ -283,9 +293,17 @@ async def test_a_publishable_key_acts_for_its_user_only(
         assert state.json()["history_items"] == 0
 
 
-@pytest.mark.parametrize("path", [each[1] for each in GUARDED if "publishable" in each[2]])
-async def test_no_publishable_route_forgets_the_user(guarded: Client, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"), [each[:2] for each in GUARDED if "publishable" in each[2]]
+)
+async def test_no_publishable_route_forgets_the_user(
+    guarded: Client, method: str, path: str
+) -> None:
     headers = headers_of("publishable", "u-17")
+    if method == "get":
+        response = await guarded.get(path, params={"user_id": "ann"}, headers=headers)
+        check_problem(response, 403, "forbidden")
+        return
     for body in ({"user_id": "ann"}, {"any": [{"user_id": "ann"}]}):
         check_problem(await guarded.post(path, json=body, headers=headers), 403, "forbidden")
 

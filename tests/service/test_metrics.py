@@ -112,12 +112,12 @@ async def test_a_body_refused_before_its_route_counts_there_all_the_same(
 ) -> None:
     async with start_app(body_max_bytes=2_000) as client:
         await client.post("/v1/recommend", content=b" " * 2_001)
-        await client.get("/docs")
+        await client.get("/openapi.json")
         await client.head("/livez")
         text = await client.scrape()
     count = "cofine_http_request_duration_seconds_count"
     assert f'{count}{{method="POST",route="/v1/recommend",status="413"}} 1.0' in text
-    assert f'{count}{{method="GET",route="/docs",status="200"}} 1.0' in text
+    assert f'{count}{{method="GET",route="/openapi.json",status="200"}} 1.0' in text
     assert f'{count}{{method="HEAD",route="/livez",status="200"}} 1.0' in text
     assert "unmatched" not in text
 

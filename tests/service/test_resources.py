@@ -60,7 +60,23 @@ async def test_an_item_is_described(client: Client) -> None:
         "semantic_id": [0, 1],
         "bundle": "table",
         "catalogue_version": 3,
+        "neighbours": None,
     }
+
+
+async def test_an_item_has_neighbours(client: Client) -> None:
+    found = (await client.get("/v1/items/polish", params={"neighbours": 2})).json()["neighbours"]
+    assert [each["item_id"] for each in found] == ["file", "lipstick"]
+    assert found[0] == {
+        "item_id": "file",
+        "title": "Nail file",
+        "path": ["Makeup", "Nails"],
+        "semantic_id": [0, 1],
+        "likeness": pytest.approx(0.984808, abs=1e-6),
+    }
+    refused = await client.get("/v1/items/polish", params={"neighbours": 51})
+    error = check_problem(refused, 422, "invalid_request")["errors"][0]
+    assert error["parameter"] == "neighbours"
 
 
 async def test_an_item_may_have_an_odd_id(client: Client) -> None:
@@ -112,7 +128,6 @@ async def test_ready_never_waits_for_redis(start_app: AppClient) -> None:
 
 
 async def test_the_documentation_has_examples_and_the_error_shape(client: Client) -> None:
-    assert (await client.get("/docs")).status_code == 200
     document = (await client.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
     assert schemas["RecommendRequest"]["examples"]
