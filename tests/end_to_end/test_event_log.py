@@ -59,7 +59,7 @@ def shop(
         settings = {"event_log": "redis", "state_url": redis.url}
 
         def drain() -> None:
-            command = [sys.executable, "-m", "service.drain_log", log]
+            command = [sys.executable, "-m", "service.drain_log", str(log)]
             subprocess.run(command, env=environment(**settings), check=True)
 
         with running_service(shop_bundle, tmp_path, **settings, **PATIENT) as service:
