@@ -295,6 +295,32 @@ class User(TypedDict):
     counted_requests: list[CountedRequests]
 
 
+class Offer(TypedDict, total=False):
+    """Whether and when an item can be had; what is left out is no limit."""
+
+    stock: int | None
+    available_from: float | None
+    available_until: float | None
+
+
+class ItemEdit(Offer):
+    """An item to put into the catalogue; the service's documentation defines each field."""
+
+    item_id: str
+    title: NotRequired[str]
+    brand: NotRequired[str]
+    description: NotRequired[str]
+    categories: NotRequired[Sequence[Sequence[str]]]
+    attributes: NotRequired[Mapping[str, Scalar]]
+
+
+class CatalogueEdit(TypedDict):
+    """From which version of the catalogue an edit is served, and of which items."""
+
+    catalogue_version: int
+    items: list[str]
+
+
 class Item(TypedDict):
     """One item of the catalogue in service."""
 
@@ -303,6 +329,7 @@ class Item(TypedDict):
     path: list[str]
     paths: list[list[str]]
     semantic_id: list[int]
+    available: bool
     bundle: str
     catalogue_version: int
 
@@ -549,6 +576,30 @@ class Client:
         """Return an item of the catalogue."""
         return cast("Item", self._call(_Call("GET", _path("items", item_id))))
 
+    def put_items(self, items: Sequence[ItemEdit]) -> CatalogueEdit:
+        """Put items into the catalogue, or in the place of those of the same ids."""
+        return cast("CatalogueEdit", self._call(_Call("PUT", "/v1/items", {"items": items})))
+
+    def hide_item(self, item_id: str) -> CatalogueEdit:
+        """Recommend an item no more, until it is shown again."""
+        call = _Call("POST", _path("items", item_id, "hide"))
+        return cast("CatalogueEdit", self._call(call))
+
+    def show_item(self, item_id: str) -> CatalogueEdit:
+        """Take back that an item is hidden."""
+        call = _Call("POST", _path("items", item_id, "show"))
+        return cast("CatalogueEdit", self._call(call))
+
+    def reset_item(self, item_id: str) -> CatalogueEdit:
+        """Take all edits of an item back: it is as the bundle has it, or gone."""
+        call = _Call("POST", _path("items", item_id, "reset"))
+        return cast("CatalogueEdit", self._call(call))
+
+    def set_availability(self, item_id: str, **offer: Unpack[Offer]) -> CatalogueEdit:
+        """Tell an item's stock and the time in which it can be had."""
+        call = _Call("POST", _path("items", item_id, "availability"), offer)
+        return cast("CatalogueEdit", self._call(call))
+
     def info(self) -> Info:
         """Return what is in service, and its limits."""
         return cast("Info", self._call(_Call("GET", "/v1/info")))
@@ -653,6 +704,30 @@ class AsyncClient:
     async def item(self, item_id: str) -> Item:
         """Return an item of the catalogue."""
         return cast("Item", await self._call(_Call("GET", _path("items", item_id))))
+
+    async def put_items(self, items: Sequence[ItemEdit]) -> CatalogueEdit:
+        """Put items into the catalogue, or in the place of those of the same ids."""
+        return cast("CatalogueEdit", await self._call(_Call("PUT", "/v1/items", {"items": items})))
+
+    async def hide_item(self, item_id: str) -> CatalogueEdit:
+        """Recommend an item no more, until it is shown again."""
+        call = _Call("POST", _path("items", item_id, "hide"))
+        return cast("CatalogueEdit", await self._call(call))
+
+    async def show_item(self, item_id: str) -> CatalogueEdit:
+        """Take back that an item is hidden."""
+        call = _Call("POST", _path("items", item_id, "show"))
+        return cast("CatalogueEdit", await self._call(call))
+
+    async def reset_item(self, item_id: str) -> CatalogueEdit:
+        """Take all edits of an item back: it is as the bundle has it, or gone."""
+        call = _Call("POST", _path("items", item_id, "reset"))
+        return cast("CatalogueEdit", await self._call(call))
+
+    async def set_availability(self, item_id: str, **offer: Unpack[Offer]) -> CatalogueEdit:
+        """Tell an item's stock and the time in which it can be had."""
+        call = _Call("POST", _path("items", item_id, "availability"), offer)
+        return cast("CatalogueEdit", await self._call(call))
 
     async def info(self) -> Info:
         """Return what is in service, and its limits."""

@@ -70,7 +70,7 @@ def following(*answers: Answer) -> Iterator[Script]:
             self.end_headers()
             self.wfile.write(answer.body.encode())
 
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815 (the library's names)
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 (the library's names)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -206,6 +206,11 @@ ROUTES: dict[str, Callable[[Any], Any]] = {
     "DELETE /v1/users/{user_id}": lambda client: client.erase_user("x"),
     "GET /v1/event-log": lambda client: client.logged("x"),
     "GET /v1/items/{item_id}": lambda client: client.item("x"),
+    "PUT /v1/items": lambda client: client.put_items([{"item_id": "x"}]),
+    "POST /v1/items/{item_id}:hide": lambda client: client.hide_item("x"),
+    "POST /v1/items/{item_id}:show": lambda client: client.show_item("x"),
+    "POST /v1/items/{item_id}:availability": lambda client: client.set_availability("x", stock=0),
+    "POST /v1/items/{item_id}:reset": lambda client: client.reset_item("x"),
     "GET /v1/info": lambda client: client.info(),
     "GET /v1/bundles": lambda client: client.bundles(),
     "POST /v1/bundles/{name}:load": lambda client: client.load_bundle("x"),
@@ -220,6 +225,8 @@ SENT = {
     "GET /v1/taxonomy": "?path=Makeup&path=Nails",
     "POST /v1/events": '{"events":[]}',
     "GET /v1/event-log": "?user_id=x",
+    "PUT /v1/items": '{"items":[{"item_id":"x"}]}',
+    "POST /v1/items/{item_id}:availability": '{"stock":0}',
     "POST /v1/bundles/{name}:activate": '{"role":"canary"}',
 }
 """Route -> its body or query, where it has one."""
@@ -289,6 +296,9 @@ DOCUMENTED = {
     "CountedRequests": "CountedRequestsBody",
     "User": "UserAnswer",
     "Item": "ItemAnswer",
+    "Offer": "OfferRequest",
+    "ItemEdit": "ItemBody",
+    "CatalogueEdit": "CatalogueAnswer",
 }
 
 

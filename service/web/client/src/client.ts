@@ -29,6 +29,9 @@ export type User = Schemas["UserAnswer"];
 /** An event or an impression as it was logged. */
 export type LogRecord = Readonly<Record<string, unknown>>;
 export type Item = Schemas["ItemAnswer"];
+export type Offer = Partial<Schemas["OfferRequest"]>;
+export type ItemEdit = Given<Schemas["ItemBody"], "item_id">;
+export type CatalogueEdit = Schemas["CatalogueAnswer"];
 export type Info = Schemas["InfoAnswer"];
 export type Bundles = Schemas["BundlesAnswer"];
 export type Problem = Schemas["Problem"];
@@ -161,6 +164,32 @@ export class Client {
   /** An item of the catalogue. */
   item(itemId: string, options?: CallOptions): Promise<Item> {
     return this.#call({ method: "GET", path: addressOf("items", itemId) }, options);
+  }
+
+  /** Puts items into the catalogue, or in the place of those of the same ids. */
+  putItems(items: readonly ItemEdit[], options?: CallOptions): Promise<CatalogueEdit> {
+    return this.#call({ method: "PUT", path: "/v1/items", body: { items } }, options);
+  }
+
+  /** Recommends an item no more, until it is shown again. */
+  hideItem(itemId: string, options?: CallOptions): Promise<CatalogueEdit> {
+    return this.#call({ method: "POST", path: `${addressOf("items", itemId)}:hide` }, options);
+  }
+
+  /** Takes back that an item is hidden. */
+  showItem(itemId: string, options?: CallOptions): Promise<CatalogueEdit> {
+    return this.#call({ method: "POST", path: `${addressOf("items", itemId)}:show` }, options);
+  }
+
+  /** Tells an item's stock and the time in which it can be had. */
+  setAvailability(itemId: string, offer: Offer, options?: CallOptions): Promise<CatalogueEdit> {
+    const path = `${addressOf("items", itemId)}:availability`;
+    return this.#call({ method: "POST", path, body: offer }, options);
+  }
+
+  /** Takes all edits of an item back: it is as the bundle has it, or gone. */
+  resetItem(itemId: string, options?: CallOptions): Promise<CatalogueEdit> {
+    return this.#call({ method: "POST", path: `${addressOf("items", itemId)}:reset` }, options);
   }
 
   /** What is in service, and its limits. */
