@@ -24,7 +24,7 @@ from model.transitions import (
     pairs_of,
     summed,
 )
-from model.types import AnyArray, IntArray
+from model.types import AnyArray, FloatArray, IntArray
 
 LEAST = 1e-6
 """Less is what rounding leaves of evidence that was taken out."""
@@ -155,7 +155,9 @@ def history_evidence(
     network: Network, transitions: Transitions, histories: Sequence[IntArray]
 ) -> BatchEvidence:
     """Evidence after whole histories that training did not see, one position each."""
-    items, keys, amounts = len(network.ancestors), [], []
+    items = len(network.ancestors)
+    keys: list[IntArray] = []
+    amounts: list[FloatArray] = []
     for row, history in enumerate(histories):
         leaves, found = transitions.evidence(history)
         keys.append(row * items + leaves)

@@ -101,8 +101,8 @@ def read_training_set(
     """
     catalogue = read_catalogue(embedded, tokenized)
     histories = read_histories(prepared)
-    sequences = histories.complete() if refit else histories.training()
-    sequences = [catalogue.leaf_of_row[rows] for rows in sequences]
+    chosen = histories.complete() if refit else histories.training()
+    sequences = [catalogue.leaf_of_row[rows] for rows in chosen]
     windows = [window for leaves in sequences for window in _windows(leaves, history_length)]
     if not windows:
         message = f"{prepared} has no user with two training events: nothing to learn from"

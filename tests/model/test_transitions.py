@@ -25,7 +25,7 @@ def counted(histories: list[list[int]]) -> Transitions:
 
 
 def weights_by_definition(histories: list[list[int]]) -> dict[tuple[int, int], float]:
-    events = defaultdict(int)
+    events: dict[int, int] = defaultdict(int)
     sums: dict[tuple[int, int], float] = defaultdict(float)
     for history in histories:
         for place, item in enumerate(history):
@@ -40,7 +40,7 @@ def weights_by_definition(histories: list[list[int]]) -> dict[tuple[int, int], f
 
 
 def evidence_by_definition(histories: list[list[int]], read: list[int]) -> FloatArray:
-    weights, found = weights_by_definition(histories), np.zeros(ITEMS)
+    weights, found = weights_by_definition(histories), np.zeros(ITEMS, np.float32)
     for age, item in enumerate(read[::-1][:READ_MOST]):
         for follower in range(ITEMS):
             found[follower] += 0.7**age * weights.get((item, follower), 0.0)

@@ -112,7 +112,8 @@ def test_all_parts_together_are_the_loss_of_the_items(ordered: int) -> None:
     targets, h = torch.arange(40), torch.randn(40, 8)
     everything = Objective(Masking(least_ratio=0.99), distillation=0.0)
 
-    head, loss = diffusion_losses(network, h, network.item_vectors(), targets, everything)
+    positions = Positions(h, targets, no_evidence(network))
+    head, loss = diffusion_losses(network, positions, network.item_vectors(), everything)
 
     logits = h @ network.item_vectors().T
     assert float(head) == pytest.approx(-float(logits.log_softmax(1).diag().mean()), rel=1e-4)
