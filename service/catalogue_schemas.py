@@ -42,6 +42,7 @@ Description = Annotated[
     str, StringConstraints(strict=True, max_length=DESCRIPTION_MAX, pattern=_NO_NULLS)
 ]
 Path = Annotated[list[Identifier], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
+Stock = Annotated[int, Field(ge=0, le=STOCK_MAX, strict=True), BeforeValidator(whole)]
 Moment = Annotated[float, Field(ge=0, le=TIMESTAMP_MAX_SECONDS, strict=True, allow_inf_nan=False)]
 
 
@@ -54,12 +55,8 @@ class OfferRequest(RequestBody):
         }
     )
 
-    stock: Annotated[int, BeforeValidator(whole)] | None = Field(
-        default=None,
-        ge=0,
-        le=STOCK_MAX,
-        strict=True,
-        description="Pieces left; with 0 the item is not recommended.",
+    stock: Stock | None = Field(
+        default=None, description="Pieces left; with 0 the item is not recommended."
     )
     available_from: Moment | None = Field(
         default=None, description="Unix time in seconds from which it is recommended."

@@ -46,6 +46,10 @@ TYPES = {
     "cofine_bundle_info": "gauge",
     "cofine_bundle_load_timestamp_seconds": "gauge",
     "cofine_catalog_items": "gauge",
+    "cofine_catalogue_version": "gauge",
+    "cofine_catalogue_edited_items": "gauge",
+    "cofine_catalogue_apply_duration_seconds": "histogram",
+    "cofine_catalogue_failures": "counter",
 }
 
 

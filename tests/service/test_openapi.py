@@ -23,26 +23,32 @@ def test_the_interface_changes_with_the_committed_document_only() -> None:
     )
 
 
-def examples() -> list[tuple[str, dict[str, Any]]]:
+def examples() -> list[tuple[str, str, dict[str, Any]]]:
     document = json.loads(COMMITTED.read_text(encoding="utf-8"))
     found = []
-    for route, methods in document["paths"].items():
-        content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+    operations = [
+        (method, route, operation)
+        for route, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    for method, route, operation in operations:
+        content = operation.get("requestBody", {}).get("content", {})
         schema = content.get("application/json", {}).get("schema", {})
         names = [schema, *schema.get("oneOf", []), *schema.get("anyOf", [])]
         for name in [each["$ref"].rpartition("/")[2] for each in names if "$ref" in each]:
             given = document["components"]["schemas"][name].get("examples", [])
-            found += [(route, example) for example in given]
+            found += [(method, route, example) for example in given]
     return found
 
 
 def test_every_route_with_a_body_has_examples() -> None:
     routes = {
-        route
+        (method, route)
         for route, methods in create_app(load_settings()).openapi()["paths"].items()
-        if "requestBody" in methods.get("post", {})
+        for method, operation in methods.items()
+        if "requestBody" in operation
     }
-    assert {route for route, _ in examples()} == routes
+    assert {(method, route) for method, route, _ in examples()} == routes
 
 
 def is_bounded(schema: dict[str, Any]) -> bool:
@@ -88,19 +94,20 @@ def test_every_list_text_and_mapping_of_a_request_is_bounded() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("route", "example"), examples())
+@pytest.mark.parametrize(("method", "route", "example"), examples())
 async def test_examples_are_refused_for_nothing_but_what_they_name(
-    start_app: AppClient, tmp_path: Path, route: str, example: dict[str, Any]
+    start_app: AppClient, tmp_path: Path, method: str, route: str, example: dict[str, Any]
 ) -> None:
-    scope = "admin" if route.startswith("/v1/bundles") else "write" if "events" in route else "read"
-    address = route.format(name="nowhere")
+    is_write = "events" in route or "items" in route
+    scope = "admin" if route.startswith("/v1/bundles") else "write" if is_write else "read"
+    address = route.format(name="nowhere", item_id="nowhere")
     async with start_app(keys=write_keys(tmp_path)) as client:
-        response = await client.post(address, json=example, headers=headers_of(scope))
+        response = await client.request(method, address, json=example, headers=headers_of(scope))
 
     if response.status_code == 422:
         pointer = response.json()["errors"][0]["pointer"]
         assert pointer.startswith(("#/categories/", "#/filters/", "#/path/"))
     elif address != route:
-        assert response.json()["code"] == "bundle_not_found"
+        assert response.json()["code"] in {"bundle_not_found", "item_not_found"}
     else:
         assert response.status_code == 200, response.text
