@@ -126,8 +126,7 @@ def expanded(start: IntArray, rows: IntArray) -> tuple[IntArray, IntArray]:
 
 def summed(keys: IntArray, amounts: AnyArray) -> tuple[IntArray, AnyArray]:
     """Each key once, ascending, with the sum of its amounts."""
-    distinct: IntArray
-    distinct, inverse = np.unique(keys, return_inverse=True)
+    distinct, inverse = np.unique(keys.astype(np.int64), return_inverse=True)
     return distinct, np.bincount(inverse, weights=amounts, minlength=len(distinct))
 
 

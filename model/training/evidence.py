@@ -162,4 +162,6 @@ def history_evidence(
         leaves, found = transitions.evidence(history)
         keys.append(row * items + leaves)
         amounts.append(found)
-    return BatchEvidence.over(network, np.concatenate(keys), np.concatenate(amounts))
+    return BatchEvidence.over(
+        network, np.concatenate(keys, dtype=np.int64), np.concatenate(amounts)
+    )
