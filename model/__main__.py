@@ -194,7 +194,10 @@ def decoders(
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     users: Annotated[int | None, typer.Option(help="Measure a sample of users.")] = None,
     beam_width: Annotated[int, typer.Option(help="Of every search.")] = 50,
-    output: Annotated[Path | None, typer.Option(help="Markdown file for the table.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file of a report; what is measured there already is kept."),
+    ] = None,
 ) -> None:
     """Compare ways of decoding: accuracy, diversity and latency at equal beams."""
     from model.training.config import validated
@@ -239,7 +242,7 @@ def inspect(
 ) -> None:
     """Show what is in a bundle, or all about one item."""
     from model.bundle import Bundle
-    from model.training.category_picture import plot_categories
+    from model.training.evaluation.category_picture import plot_categories
     from model.training.inspection import InspectConfig, inspect_bundle, inspect_item
 
     opened = Bundle.open(bundle)

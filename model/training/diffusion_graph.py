@@ -275,10 +275,12 @@ def _repeats(beams: Beams) -> Tensor:
     bits = 2 ** torch.arange(levels, device=beams.witness.device)
     key = beams.witness * 2**levels + (beams.unmasked * bits).sum(dim=1)
     # Sorted together with the rank, a repeated ID comes right after its better one.
-    ranked = key * count + torch.arange(count, device=key.device)
+    place = torch.arange(count, device=key.device)
+    ranked = key * count + place
     # Places left over may have the key of a beam that is real, never a better rank.
     ranked = torch.topk(ranked, count, largest=False).values
-    rank = ranked % count  # exact, which a quotient is not once exported
+    # A remainder is exact, which a quotient is not once exported; it needs its divisor as a tensor.
+    rank = ranked % (place[-1] + 1)
     repeated = functional.pad((ranked - rank)[1:] == (ranked - rank)[:-1], (1, 0))
     return torch.zeros_like(repeated).scatter(0, rank, repeated)
 

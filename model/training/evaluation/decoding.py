@@ -5,6 +5,7 @@ all through the code that serves: the served ranking, seen items masked, one thr
 encoding and search together, one request at a time.
 """
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +19,29 @@ from rich.progress import track
 from model.bundle import Bundle
 from model.diffusion_decoder import DiffusionGraphs
 from model.diffusion_search import Unmasking
+from model.errors import ConfigError
 from model.recommender import Recommender
+from model.training.evaluation.category_picture import plot_categories
+from model.training.evaluation.category_tree import category_tree
+from model.training.evaluation.decoding_report import (
+    HEADS,
+    DecodingReport,
+    DecodingRow,
+    Measured,
+    read_report,
+    tree_picture,
+    write_report,
+)
 from model.training.evaluation.diversity import list_diversity
 from model.training.evaluation.evaluate import by_fused, popular_leaves
 from model.training.evaluation.metrics import summary
 from model.training.evaluation.rankings import Rankings
-from model.training.evaluation.report import markdown_table, terminal_table
+from model.training.evaluation.report import terminal_table
 from model.training.evaluation.task import Choice, Task, read_task
 from model.training.histories import Split
+from model.types import ItemId
 
 RANDOM_ORDERS = 8
-COLUMNS = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10")
-DIVERSITY = ("distinct_categories", "intra_list_distance")
-HEADS = ("decoding", "R@1", "R@5", "R@10", "N@5", "N@10", "categories", "distance", "ms", "p95 ms")
 
 
 class DecodingConfig(BaseModel):
@@ -54,49 +65,87 @@ class Way:
     bundles: tuple[Bundle, ...]
 
 
-class DecodingRow(BaseModel):
-    """What one way of decoding reached."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    metrics: dict[str, float]
-    diversity: dict[str, float]
-    milliseconds: float
-    """Mean of a request."""
-    milliseconds_p95: float
-
-    def cells(self) -> list[str]:
-        """The row as `HEADS` wants it."""
-        numbers = [f"{self.metrics[name]:.4f}" for name in COLUMNS]
-        diverse = [f"{self.diversity.get(name, 0):.2f}" for name in DIVERSITY]
-        times = [f"{self.milliseconds:.1f}", f"{self.milliseconds_p95:.1f}"]
-        return [self.name, *numbers, *diverse, *times]
-
-
 def compare_decoding(
     config: DecodingConfig, bundles: Sequence[Path], prepared: Path, output: Path | None
 ) -> list[DecodingRow]:
-    """Measure every way to decode with each of `bundles`; print a table, and write it as Markdown.
+    """Measure every way to decode with each of `bundles`, print a table, and write a report.
+
+    Args:
+        config: what is compared, and on whom.
+        bundles: of one catalogue.
+        prepared: folder of the held-out events.
+        output: Markdown file of the report, written anew after every way; what is measured already
+            in the JSON file beside it, on the same users in the same manner, is not measured again.
 
     Raises:
         BundleError: a bundle cannot be used.
         StageError: the prepared folder is unfinished or of another catalogue.
-        ConfigError: the split has no users.
+        ConfigError: the split has no users, the bundles are of several catalogues, or another file
+            is in the way of the report.
     """
-    rows, users = [], 0
+    opened = [Bundle.open(path, threads=1) for path in bundles]
     choice = Choice(config.split, config.users, config.seed, 0.2)
-    for path in bundles:
-        bundle = Bundle.open(path, threads=1)
-        task = read_task(prepared, bundle.catalog, choice)
-        users = len(task)
-        rows += [measured(way, task, config.beam_width) for way in ways(bundle, config.seed)]
-    cells = [row.cells() for row in rows]
-    title = f"{config.split} split, {users:,} users, {config.beam_width} beams, seen masked"
-    Console().print(terminal_table(title, HEADS, cells))
+    task = read_task(prepared, opened[0].catalog, choice)
+    report = DecodingReport(
+        measured=Measured(
+            split=config.split,
+            users=len(task),
+            beam_width=config.beam_width,
+            seed=config.seed,
+            task=_digest(task),
+        ),
+        same_codes=same_codes(opened),
+        tree=category_tree(opened[0]),
+        rows=[],
+    )
+    earlier = None
     if output is not None:
-        output.write_text(f"{title}\n\n{markdown_table(HEADS, cells)}\n", encoding="utf-8")
-    return rows
+        earlier = read_report(output.with_suffix(".json"))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        plot_categories(opened[0], tree_picture(output))
+    for bundle in opened:
+        own = read_task(prepared, bundle.catalog, choice)
+        for way in ways(bundle, config.seed):
+            known = earlier.row(bundle.bundle_id, way.name) if earlier else None
+            if earlier is None or known is None or earlier.measured != report.measured:
+                known = measured(way, own, config.beam_width)
+            report.rows.append(known)
+            if output is not None:
+                write_report(report, output)
+    title = report.measured.title()
+    Console().print(terminal_table(title, HEADS, [row.cells() for row in report.rows]))
+    return report.rows
+
+
+def same_codes(bundles: Sequence[Bundle]) -> bool:
+    """Whether all bundles give the same items the same codes.
+
+    Raises:
+        ConfigError: they do not hold the same items.
+    """
+    first, *others = (_codes_by_item(bundle) for bundle in bundles)
+    for bundle, other in zip(bundles[1:], others, strict=True):
+        if first.keys() != other.keys():
+            message = (
+                f"{bundles[0].path} and {bundle.path} do not hold the same items: compare bundles "
+                "of one catalogue"
+            )
+            raise ConfigError(message)
+    return all(other == first for other in others)
+
+
+def _codes_by_item(bundle: Bundle) -> dict[ItemId, tuple[int, ...]]:
+    catalog = bundle.catalog
+    return {catalog.item_id(leaf): catalog.semantic_id(leaf) for leaf in range(len(catalog))}
+
+
+def _digest(task: Task) -> str:
+    """Of what does not depend on how a bundle numbers its items."""
+    digest = hashlib.sha256(np.ascontiguousarray(task.target_rows).tobytes())
+    for history in task.rows:
+        digest.update(np.int64(len(history)).tobytes())
+        digest.update(np.ascontiguousarray(history).tobytes())
+    return digest.hexdigest()
 
 
 def ways(bundle: Bundle, seed: int) -> Iterator[Way]:
@@ -139,6 +188,8 @@ def measured(way: Way, task: Task, width: int) -> DecodingRow:
     times = 1000 * np.array(seconds or [0.0])
     return DecodingRow(
         name=way.name,
+        bundle=way.bundles[0].bundle_id,
+        folder=way.bundles[0].path.name,
         metrics=summary(rankings.ranks),
         diversity=list_diversity(rankings.first, way.bundles[0].catalog),
         milliseconds=float(times.mean()),

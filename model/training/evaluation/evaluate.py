@@ -31,6 +31,7 @@ from model.training.evaluation.baselines import (
     popularity_counts,
     tie_order,
 )
+from model.training.evaluation.category_tree import category_tree
 from model.training.evaluation.diversity import list_diversity
 from model.training.evaluation.metrics import CUTOFFS, ndcg_at
 from model.training.evaluation.rankings import FIRST, Rankings
@@ -139,6 +140,7 @@ def measure(config: EvaluateConfig, bundle: Bundle, prepared: Path) -> Evaluatio
         slices=task.meanings,
         rows=rows,
         search_error=errors,
+        categories=category_tree(bundle),
         notes=notes(bundle, task, width),
         seconds=time.perf_counter() - started,
     )

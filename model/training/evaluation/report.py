@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich import box
 from rich.table import Table
 
+from model.training.evaluation.category_tree import HEADS as TREE_HEADS
+from model.training.evaluation.category_tree import CategoryTree
+
 COLUMNS = {
     "recall@1": "R@1",
     "recall@5": "R@5",
@@ -98,6 +101,7 @@ class Evaluation(BaseModel):
     slices: dict[str, str] = Field(description="what head, tail and cold mean, in words")
     rows: list[Row]
     search_error: list[SearchError]
+    categories: CategoryTree | None = Field(default=None, description="shape of the category tree")
     notes: list[str] = Field(description="what a reader of the numbers must know")
     seconds: float = Field(description="wall time of the evaluation")
 
@@ -138,10 +142,18 @@ def markdown(evaluation: Evaluation) -> str:
     if evaluation.search_error:
         parts += ["## Search error against exhaustive search, seen items masked"]
         parts += [markdown_table(ERROR_HEADS, map(_error_cells, evaluation.search_error))]
+    if evaluation.categories is not None:
+        parts += ["## Category tree", *tree_parts(evaluation.categories)]
     words = "; ".join(f"{name}: {meaning}" for name, meaning in evaluation.slices.items())
     parts += ["## Reading it", f"Slices by the target's training events: {words}."]
     parts += ["\n".join(f"- {note}" for note in evaluation.notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def tree_parts(tree: CategoryTree) -> list[str]:
+    """The shape of a category tree as a table and a sentence in Markdown."""
+    table = markdown_table(TREE_HEADS, [level.cells() for level in tree.levels])
+    return [*([table] if tree.levels else []), tree.sentence()]
 
 
 def tables(evaluation: Evaluation) -> list[Table]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from model.training.category_picture import plot_categories, prefix_counts
+from model.training.evaluation.category_picture import plot_categories, prefix_counts
 from tests.model.training.evaluation.toy_bundle import toy_bundle
 
 
