@@ -166,7 +166,7 @@ def _run(combination: Combination, console: Console) -> Outcome:
 def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcome:
     tokens = _json(stages.tokenized / "report.json")
     rows = _json(combination.config.bundle / "evaluation.json")["rows"]
-    ndcg = {row["name"]: row["metrics"]["ndcg@10"] for row in rows if row["seen_masked"]}
+    masked = {row["name"]: row["metrics"] for row in rows if row["seen_masked"]}
     before = tokens["collisions_before_residual"]
     return Outcome(
         dataset=combination.dataset,
@@ -174,8 +174,9 @@ def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcom
         seed=combination.seed,
         collision_rate=before["items_sharing_an_id"] / before["items"],
         codes_used={level["name"]: level["used"] for level in tokens["levels"]},
-        generator_ndcg=ndcg[GENERATOR],
-        served_ndcg=ndcg[SERVED],
+        generator_ndcg=masked[GENERATOR]["ndcg@10"],
+        served_recall=masked[SERVED]["recall@10"],
+        served_ndcg=masked[SERVED]["ndcg@10"],
         fit_seconds=_json(own.stamp("tokenize"))["seconds"],
         train_seconds=_json(own.stamp("train"))["seconds"],
     )

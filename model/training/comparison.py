@@ -1,7 +1,9 @@
 """What a comparison of tokenizers found, as data, JSON, Markdown, terminal table and picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from statistics import mean
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +18,7 @@ HEADINGS = (
     "items sharing an ID",
     "codes used",
     "generator N@10",
+    "served R@10",
     "served N@10",
     "tokenize s",
     "train s",
@@ -35,7 +38,8 @@ class Outcome(BaseModel):
     )
     codes_used: dict[str, int] = Field(description="by level, coarse to fine")
     generator_ndcg: float = Field(description="NDCG@10 on the test, seen items masked")
-    served_ndcg: float = Field(description="the same of the served ranking")
+    served_recall: float = Field(description="Recall@10 of the served ranking, likewise")
+    served_ndcg: float = Field(description="NDCG@10 of the served ranking, likewise")
     fit_seconds: float = Field(description="of the stage tokenize")
     train_seconds: float = Field(description="of the stage train")
 
@@ -48,6 +52,7 @@ class Outcome(BaseModel):
             f"{self.collision_rate:.1%}",
             " ".join(map(str, self.codes_used.values())),
             f"{self.generator_ndcg:.4f}",
+            f"{self.served_recall:.4f}",
             f"{self.served_ndcg:.4f}",
             f"{self.fit_seconds:.0f}",
             f"{self.train_seconds:.0f}",
@@ -62,6 +67,26 @@ class Comparison(BaseModel):
     planned: int = Field(description="combinations that there will be")
     outcomes: list[Outcome]
 
+    def lines(self) -> Iterator[list[str]]:
+        """Yield the cells of every outcome, and of the mean where a method has several seeds."""
+        for _, each in groupby(self.outcomes, key=lambda found: (found.dataset, found.method)):
+            seeds = list(each)
+            yield from (outcome.cells() for outcome in seeds)
+            if len(seeds) > 1:
+                yield _mean(seeds)
+
+
+def _mean(seeds: Sequence[Outcome]) -> list[str]:
+    """The cells of what seeds of one method have on average; codes are those of each alone."""
+    first = seeds[0]
+    numbers = ("collision_rate", "generator_ndcg", "served_recall", "served_ndcg")
+    seconds = ("fit_seconds", "train_seconds")
+    means = {name: mean(getattr(each, name) for each in seeds) for name in numbers + seconds}
+    cells = first.model_copy(update=means).cells()
+    cells[HEADINGS.index("seed")] = f"mean of {len(seeds)}"
+    cells[HEADINGS.index("codes used")] = ""
+    return cells
+
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write comparison.json, comparison.md and comparison.png into `folder`."""
@@ -75,7 +100,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 def markdown(comparison: Comparison) -> str:
     """Return the table as Markdown; says where combinations are missing."""
     rows = [list(HEADINGS), ["---"] * len(HEADINGS)]
-    rows += [outcome.cells() for outcome in comparison.outcomes]
+    rows += comparison.lines()
     lines = [f"| {' | '.join(row)} |" for row in rows]
     missing = comparison.planned - len(comparison.outcomes)
     note = [f"{missing} of {comparison.planned} combinations are missing.", ""] if missing else []
@@ -87,8 +112,8 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(title="Tokenizers")
     for heading in HEADINGS:
         table.add_column(heading)
-    for outcome in comparison.outcomes:
-        table.add_row(*outcome.cells())
+    for cells in comparison.lines():
+        table.add_row(*cells)
     return table
 
 

@@ -71,24 +71,46 @@ def test_codebooks_of_another_data_set_must_be_in_the_file(tmp_path: Path) -> No
         compare(path, Console(quiet=True))
 
 
-def test_an_unfinished_table_says_so() -> None:
-    one = Outcome(
-        dataset="shop",
-        method="opq",
-        seed=3,
-        collision_rate=0.125,
-        codes_used={"category": 4, "code_1": 16},
-        generator_ndcg=0.1,
-        served_ndcg=0.2,
-        fit_seconds=1.2,
-        train_seconds=60,
-    )
+ONE = Outcome(
+    dataset="shop",
+    method="opq",
+    seed=3,
+    collision_rate=0.125,
+    codes_used={"category": 4, "code_1": 16},
+    generator_ndcg=0.1,
+    served_recall=0.3,
+    served_ndcg=0.2,
+    fit_seconds=1.2,
+    train_seconds=60,
+)
 
-    text = markdown(Comparison(planned=2, outcomes=[one]))
+
+def test_an_unfinished_table_says_so() -> None:
+    text = markdown(Comparison(planned=2, outcomes=[ONE]))
 
     assert "1 of 2 combinations are missing" in text
-    assert "| shop | opq | 3 | 12.5% | 4 16 | 0.1000 | 0.2000 | 1 | 60 |" in text
-    assert "missing" not in markdown(Comparison(planned=1, outcomes=[one]))
+    assert "| shop | opq | 3 | 12.5% | 4 16 | 0.1000 | 0.3000 | 0.2000 | 1 | 60 |" in text
+    assert "missing" not in markdown(Comparison(planned=1, outcomes=[ONE]))
+
+
+def test_several_seeds_have_a_mean() -> None:
+    other = ONE.model_copy(update={"seed": 4, "served_ndcg": 0.4, "train_seconds": 80.0})
+    alone = ONE.model_copy(update={"method": "simcit"})
+
+    text = markdown(Comparison(planned=3, outcomes=[ONE, other, alone]))
+
+    mean = "| shop | opq | mean of 2 | 12.5% |  | 0.1000 | 0.3000 | 0.3000 | 1 | 70 |"
+    assert text.splitlines()[4] == mean
+    assert text.count("mean") == 1
+
+
+def test_three_seeds_of_the_preset_are_an_example() -> None:
+    found = read_combinations(PROJECT / "docs" / "examples" / "seeds.toml")
+
+    assert [(each.dataset, each.seed) for each in found] == [
+        (dataset, seed) for dataset in ("beauty", "toys") for seed in (0, 1, 2)
+    ]
+    assert {each.config.train.seed for each in found} == {0, 1, 2}
 
 
 def test_the_example_is_valid() -> None:
