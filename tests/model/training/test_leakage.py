@@ -65,10 +65,15 @@ def test_held_out_targets_do_not_reach_training(small_run: Folders, permuted: Fo
         window.tolist() for window in other.windows
     ]
     assert np.array_equal(one.popularity, other.popularity)
+    for name in ("start", "followers", "weights"):
+        tables = [getattr(data.transitions, name) for data in (one, other)]
+        assert np.array_equal(*tables), name
     assert _initial_state_is_the_same(one, other)
     # And the check can fail: a refit does see them.
-    refits = [folders.data(refit=True).windows for folders in (small_run, permuted)]
-    assert any(a.tolist() != b.tolist() for a, b in zip(*refits, strict=True))
+    refits = [folders.data(refit=True) for folders in (small_run, permuted)]
+    pairs = zip(*(refit.windows for refit in refits), strict=True)
+    assert any(a.tolist() != b.tolist() for a, b in pairs)
+    assert refits[0].transitions.followers.tolist() != refits[1].transitions.followers.tolist()
 
 
 def _initial_state_is_the_same(one: TrainingSet, other: TrainingSet) -> bool:

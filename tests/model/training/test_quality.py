@@ -118,6 +118,8 @@ def test_the_served_ranking_needs_the_generator(
         biases = torch.zeros_like(busy_run.network.biases)
         patch.setattr(busy_run.network.generator, "query", asks_nothing)
         patch.setattr(busy_run.network.biases, "data", biases)
+        weights = busy_run.network.generator.evidence_weights
+        patch.setattr(weights, "data", torch.zeros_like(weights))
         uniform = scores_on_test(busy_run)
     assert uniform.served < 0.8 * busy_scores.served
     assert uniform.item_head == pytest.approx(busy_scores.item_head)
