@@ -136,6 +136,7 @@ def load(client: httpx2.Client, number: int) -> None:
     for path in (f"/v1/users/{user}", f"/v1/items/{popular[0]}", "/v1/items/unknown", "/v1/info"):
         client.get(path)
     client.post("/v1/recommend", json={"k": 0})
+    client.post(f"/v1/items/{popular[4]}:availability", json={"stock": 1})
     client.delete(f"/v1/users/{user}")
 
 
