@@ -161,4 +161,4 @@ def test_every_query_finds_something_in_prometheus_once_there_is_load(
                 del missing[name]
             return not missing
 
-        wait_until(is_everything_shown, f"values for {missing}", seconds=90)
+        wait_until(is_everything_shown, f"values for {missing}")
