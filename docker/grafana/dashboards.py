@@ -407,6 +407,21 @@ def _bundles() -> list[Panel]:
                 "failed on {{instance}}",
             ),
         ),
+        _lines(
+            "Edited items",
+            "Items that have edits; at 10,000 of them no more are taken.",
+            "short",
+            (f"cofine_catalogue_edited_items{{{_HERE}}}", "{{instance}}"),
+        ),
+        _lines(
+            "p95 of applying edits",
+            "From reading edits to serving them.",
+            "s",
+            (
+                _quantile(95, "instance", "cofine_catalogue_apply_duration_seconds", _HERE),
+                "{{instance}}",
+            ),
+        ),
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import yaml
 
-from tests.end_to_end.service_process import free_port, wait_until
+from tests.end_to_end.service_process import PATIENCE_SECONDS, free_port, wait_until
 from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
@@ -57,7 +57,7 @@ class Server:
         self.address = f"127.0.0.1:{port}"
 
     def get(self, path: str) -> Any:
-        with httpx2.Client(verify=False, trust_env=False, timeout=30) as client:
+        with httpx2.Client(verify=False, trust_env=False, timeout=PATIENCE_SECONDS) as client:
             response = client.get(f"http://{self.address}{path}")
         if response.headers["content-type"].startswith("application/json"):
             return response.json()
@@ -87,7 +87,7 @@ def _running(folder: Path, name: str, port: int, *arguments: str) -> Iterator[Se
             stderr=log,
         )
     try:
-        wait_until(server.is_ready, f"{name} gets ready", seconds=60)
+        wait_until(server.is_ready, f"{name} gets ready")
         yield server
     finally:
         process.kill()

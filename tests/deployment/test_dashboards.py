@@ -136,6 +136,7 @@ def load(client: httpx2.Client, number: int) -> None:
     for path in (f"/v1/users/{user}", f"/v1/items/{popular[0]}", "/v1/items/unknown", "/v1/info"):
         client.get(path)
     client.post("/v1/recommend", json={"k": 0})
+    client.post(f"/v1/items/{popular[4]}:availability", json={"stock": 1})
     client.delete(f"/v1/users/{user}")
 
 
@@ -160,4 +161,4 @@ def test_every_query_finds_something_in_prometheus_once_there_is_load(
                 del missing[name]
             return not missing
 
-        wait_until(is_everything_shown, f"values for {missing}", seconds=90)
+        wait_until(is_everything_shown, f"values for {missing}")

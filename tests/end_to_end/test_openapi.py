@@ -2,9 +2,10 @@
 
 All of Schemathesis' checks run: documented statuses, media types and schemas, no server errors,
 valid requests accepted, invalid ones refused, and so on. Exclusions: a schema cannot say which
-category paths, places and attributes the catalogue has, nor that two orders exclude one another, so
-a valid recommendation request may be refused, but for nothing else than those; and one that asks
-for its answer within milliseconds may be told that there was no time (504).
+category paths, places and attributes the catalogue has, which scenarios there are, nor that two
+orders exclude one another, so a valid recommendation request may be refused, but for nothing else
+than those; and one that asks for its answer within milliseconds may be told that there was no time
+(504).
 An item that is put may be refused for its attributes, or for a time that ends before it begins.
 """
 
@@ -33,10 +34,12 @@ WITH_INPUT = (
     ("POST", "/v1/events"),
     ("GET", "/v1/users/{user_id}"),
     ("DELETE", "/v1/users/{user_id}"),
+    ("GET", "/v1/event-log"),
     ("GET", "/v1/items/{item_id}"),
     ("POST", "/v1/bundles/{name}:load"),
     ("POST", "/v1/bundles/{name}:activate"),
     ("POST", "/v1/bundles/{name}:rollback"),
+    ("POST", "/v1/bundles/{name}:preview"),
     ("PUT", "/v1/items"),
     ("POST", "/v1/items/{item_id}:hide"),
     ("POST", "/v1/items/{item_id}:show"),
@@ -44,7 +47,7 @@ WITH_INPUT = (
     ("POST", "/v1/items/{item_id}:reset"),
 )
 WITHOUT_INPUT = (
-    *(("GET", "/v1/info"), ("GET", "/v1/bundles")),
+    *(("GET", "/v1/info"), ("GET", "/v1/access"), ("GET", "/v1/bundles")),
     *(("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")),
 )
 TRIED = (
@@ -100,7 +103,7 @@ def shortest_deadline(body: Any) -> int:
 def is_refusable(error: dict[str, Any]) -> bool:
     """Whether a schema could not have said what this error says of a request."""
     pointer = re.sub(r"^#/requests/\d+", "#", error["pointer"])
-    names = pointer.startswith(("#/categories/", "#/filters/", "#/path/"))
+    names = pointer.startswith(("#/categories/", "#/filters/", "#/path/", "#/scenario"))
     return names or (pointer == "#" and "exclude one another" in error["detail"])
 
 

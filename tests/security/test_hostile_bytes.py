@@ -6,16 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.service_process import ServiceProcess
+from tests.end_to_end.service_process import PATIENCE_SECONDS, ServiceProcess
 
 HOST = b"Host: x\r\n"
 TRIED_BYTES = 64 * 2**20
 """What is sent of a head that does not end."""
 
 
+def connected(service: ServiceProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS)
+
+
 def spoken(service: ServiceProcess, request: bytes) -> bytes:
     """All that the service answers until it closes the connection."""
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+    with connected(service) as connection:
         connection.sendall(request)
         answer = b""
         while piece := connection.recv(65_536):
@@ -33,7 +37,7 @@ def resident_bytes(service: ServiceProcess) -> int:
 def send_until_closed(service: ServiceProcess, start: bytes, piece: bytes) -> int:
     """How many bytes the service takes before it closes the connection."""
     sent = 0
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+    with connected(service) as connection:
         try:
             connection.sendall(start)
             while sent < TRIED_BYTES:

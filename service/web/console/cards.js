@@ -6,7 +6,9 @@ import { empty, failure, skeleton } from "./states.js";
 import { tile } from "./tile.js";
 
 const ACTIONS = { view: "View", cart: "Cart", purchase: "Buy", dislike: "Dislike" };
-const SOURCES = { generated: "For you", partial: "Partly for you", popular: "Popular" };
+const SOURCES = {
+  generated: "For you", partial: "Partly for you", popular_in_category: "Popular near", popular: "Popular", default: "By default",
+};
 const MOVE_MS = 420;
 
 /** The list; `act` is told an event type and an item, `open` an item. */

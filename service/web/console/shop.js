@@ -13,6 +13,8 @@ const K = 12;
 const TASTE_ITEMS = 3;
 const TITLE_MAX = 48;
 const DONE = { view: "Viewed", cart: "In the cart", purchase: "Bought", dislike: "Not shown again" };
+/** Sources of items that nothing known of the visitor has chosen. */
+const IMPERSONAL = new Set(["popular", "default"]);
 
 function short(item) {
   const title = item.title || item.item_id;
@@ -77,7 +79,7 @@ export function shopPage() {
       answer = await ask({ signal });
       catalogue ??= may("read") ? (await api.info()).items : null;
       remember(answer.items);
-      const isKnown = answer.items.some((item) => item.source !== "popular");
+      const isKnown = answer.items.some((item) => !IMPERSONAL.has(item.source));
       const where = path.length ? ` in ${path.at(-1)}` : "";
       const title = isKnown ? `For ${currentVisitor()}${where}` : `Popular${where || " now"}`;
       const fresh = cards.tell(answer, title, { catalogue: path.length ? null : catalogue, again: true });
