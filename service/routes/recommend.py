@@ -100,7 +100,7 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         variant=served.role,
         context=body.context,
     )
-    if len(found.items) == body.k and not is_degraded:  # else there is no next page to ask for
+    if not is_degraded:  # a last page, too: whoever asks beyond it shall get nothing twice
         shown = [*(earlier or ()), *(item.item_id for item in found.items)]
         await _keep(serving, body.user_id, recommendation_id, shown, deadline)
     is_unpaged = body.after is not None and earlier is None

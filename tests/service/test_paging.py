@@ -40,6 +40,10 @@ async def test_pages_go_through_the_catalogue_without_repeats(shop: httpx2.Async
 
     assert pages == whole
 
+    for _ in range(2):  # beyond the last page there is nothing left to repeat
+        answer = await page(shop, history=["a"], k=4, after=answer["recommendation_id"])
+        assert (ids(answer), answer["degraded"]) == ([], None)
+
 
 async def test_a_page_that_is_not_known_is_said(client: Client) -> None:
     answer = await page(client, k=2, after="gone")
