@@ -34,6 +34,8 @@ READ_MOST = 20
 """Newest items of a history that are looked up: 0.7^20 is less than a thousandth."""
 SCALE = 0.02
 """Evidence that counts as little."""
+WEIGHT_MOST = sum(FADING**distance for distance in range(FARTHEST))
+"""No w is above: each of the fewer events of a pair counts once at every distance."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,14 @@ class Transitions:
 
     def is_sound(self, items: int) -> bool:
         """Whether this is a table over so many items, whatever file it was read from."""
-        start, entries = self.start, len(self.followers)
-        is_table = start.shape == (items + 1,) and self.followers.shape == self.weights.shape
-        if not is_table or start[0] != 0 or start[-1] != entries or np.any(np.diff(start) < 0):
+        start, entries = self.start, self.followers.size
+        rows = self.followers.shape == self.weights.shape == (entries,)
+        if not rows or start.shape != (items + 1,) or start[0] != 0 or start[-1] != entries:
+            return False
+        if np.any(start[1:] < start[:-1]):
             return False
         inside = entries == 0 or (self.followers.min() >= 0 and self.followers.max() < items)
-        return bool(inside and np.all(self.weights >= 0) and np.all(np.isfinite(self.weights)))
+        return bool(inside and np.all((self.weights >= 0) & (self.weights <= WEIGHT_MOST)))
 
     def evidence(self, history: IntArray) -> tuple[IntArray, FloatArray]:
         """Items with evidence after a history of leaves [T], oldest first.

@@ -25,6 +25,7 @@ from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code
 from model.training.losses import (
     LOGITS_AT_ONCE,
     Choices,
+    HeadEvidence,
     Positions,
     choice_log_probs,
     item_head_loss,
@@ -87,7 +88,7 @@ def diffusion_losses(
     loss = total / len(h)
     if free := network.codes.shape[1] - ordered:
         masked, ratio = objective.masking.draw(len(h), free, h.device)
-        said = head_opinion(network, h, items, targets, masked)
+        said = head_opinion(network, positions, items, masked)
         loss = loss + denoiser_loss(network, known, (masked, ratio, said), share)
     return head, loss
 
@@ -128,7 +129,7 @@ def _item_log_probs(
 
 @torch.no_grad()
 def head_opinion(
-    network: DiffusionNetwork, h: Tensor, items: Tensor, targets: Tensor, masked: Tensor
+    network: DiffusionNetwork, positions: Positions, items: Tensor, masked: Tensor
 ) -> Tensor:
     """What the item head gives to the codes of the items that have all unmasked codes [P, F, K].
 
@@ -137,33 +138,60 @@ def head_opinion(
 
     Args:
         network: knows the categories.
-        h: encoded histories [P, D].
+        positions: where the next item is learned.
         items: item vectors [N, D].
-        targets: leaves [P].
         masked: which of the codes beyond the ordered levels are masked [P, F].
     """
     ordered, largest = network.ordered_levels, network.code_biases.shape[1]
+    h, targets, done = positions.h, positions.targets, 0
+    categories, order = network.path_nodes(targets)[:, ordered].sort()
+    evidence = _evidence_in_category(network, positions, (categories, order))
     said = h.new_zeros(*masked.shape, largest)
-    for rows, leaves in _by_category(network, targets):
+    for rows, leaves in _by_category(network, categories, order):
         codes = network.codes[leaves, ordered:]
         # Items first: adding up whole rows of positions is several times faster than columns.
-        shares = (items[leaves] @ h[rows].T).softmax(dim=0)
+        scores = items[leaves] @ h[rows].T
+        column, leaf, logs = evidence.rows(done, len(rows))
+        done += len(rows)
+        known = network.head_evidence_weight * logs
+        scores[leaf - leaves.start, column] += known.to(scores.dtype)
+        shares = scores.softmax(dim=0)
         agree = torch.ones_like(shares, dtype=torch.bool)
         for level, own in enumerate(network.codes[targets[rows], ordered:].T):
             agree &= (codes[:, level : level + 1] == own) | masked[rows, level]
         shares = torch.where(agree, shares.clamp(min=TINY), 0.0)
         sums = [
-            shares.new_zeros(largest, len(rows)).index_add_(0, column, shares).T
-            for column in codes.T
+            shares.new_zeros(largest, len(rows)).index_add_(0, level, shares).T for level in codes.T
         ]
         said[rows] = torch.stack(sums, dim=1).to(said.dtype)
     return said
 
 
-def _by_category(network: DiffusionNetwork, targets: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Positions whose targets [P] are of one category, and its leaves."""
-    nodes, order = network.path_nodes(targets)[:, network.ordered_levels].sort()
-    found, counts = torch.unique(nodes, return_counts=True)
+def _evidence_in_category(
+    network: DiffusionNetwork, positions: Positions, by_category: tuple[Tensor, Tensor]
+) -> HeadEvidence:
+    """The evidence of the items in the categories of the targets, its columns being leaves.
+
+    Args:
+        network: knows the categories.
+        positions: where the next item is learned.
+        by_category: the targets' categories, ascending, and the positions in that order, both [P];
+            the positions of what is returned are places in it.
+    """
+    categories, order = by_category
+    position, leaf, logs = positions.evidence.items(network.depth_start[-2])
+    place = order.argsort()[position]
+    own = categories[place]
+    inside = (network.leaf_start[own] <= leaf) & (leaf < network.leaf_end[own])
+    place, index = place[inside].sort()
+    return HeadEvidence(place, leaf[inside][index], logs[inside][index])
+
+
+def _by_category(
+    network: DiffusionNetwork, categories: Tensor, order: Tensor
+) -> Iterator[tuple[Tensor, slice]]:
+    """Positions whose targets are of one category, in `order`, and its leaves."""
+    found, counts = torch.unique(categories, return_counts=True)
     parts = torch.split(order, counts.tolist())
     for node, positions in zip(found.tolist(), parts, strict=True):
         first, end = int(network.leaf_start[node]), int(network.leaf_end[node])

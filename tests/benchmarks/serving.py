@@ -23,6 +23,8 @@ import uvloop
 
 from model.bundle import Bundle
 from model.recommender import Query, Recommender
+from model.transitions import EvidenceBiases
+from model.types import IntArray
 from service.__main__ import SWITCH_SECONDS
 from service.app import create_app
 from service.metrics import Metrics
@@ -39,6 +41,7 @@ from tests.service.fakes import GatedRecommender, always
 ROUNDS = 15
 CALLS = 40
 HISTORY = 10
+LONG_HISTORY = 50
 USER = "cofine-benchmark"
 DEADLINE_SECONDS = 10.0
 
@@ -87,11 +90,29 @@ def asgi_request(app: Any, body: bytes) -> Work:
     return call
 
 
+def history(bundle: Bundle, length: int) -> IntArray:
+    """Leaves from all over the catalogue."""
+    leaves: IntArray = np.arange(length) * 917 % len(bundle.catalog)
+    return leaves
+
+
+def reading(bundle: Bundle, length: int) -> Work:
+    """Putting the evidence after a history into the search tree, and taking it out again."""
+    biases = EvidenceBiases(bundle.tree, bundle.transitions, bundle.manifest.score.evidence_weights)
+    leaves = history(bundle, length)
+
+    def read() -> None:
+        with biases.after(leaves):
+            return
+
+    return read
+
+
 async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
     bundle = Bundle.open(path, threads=1)
-    ids = [bundle.catalog.item_id(leaf * 7 % len(bundle.catalog)) for leaf in range(HISTORY)]
+    leaves = history(bundle, HISTORY)
+    ids = [bundle.catalog.item_id(leaf) for leaf in leaves.tolist()]
     recommender = Recommender(bundle)
-    leaves = bundle.catalog.leaves(ids)
     h = recommender.encode(leaves)
     found = recommender.recommend(Query(ids))
     items = [item_body(item, explain=False) for item in found.items]
@@ -111,6 +132,8 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
         "whole recommendation in the model": lambda: recommender.recommend(Query(ids)),
         "of it, encoding the history": lambda: recommender.encode(leaves),
         "of it, certifying": lambda: recommender.item_scores(h),
+        "of it, the evidence of transitions": reading(bundle, HISTORY),
+        f"the same of {LONG_HISTORY} items": reading(bundle, LONG_HISTORY),
         "validating the request": lambda: RecommendRequest.model_validate_json(body),
         "item bodies": lambda: [item_body(item, explain=False) for item in found.items],
         "the answer as JSON": lambda: json_answer(answer),

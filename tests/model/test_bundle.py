@@ -46,6 +46,9 @@ PARTS = [
     "step.onnx",
     "titles_blob.npy",
     "titles_offsets.npy",
+    "transitions_members.npy",
+    "transitions_start.npy",
+    "transitions_weights.npy",
     "trie.npy",
 ]
 """What no bundle can do without."""
@@ -148,6 +151,7 @@ def test_a_part_that_was_never_written_is_named(copy: Path, name: str) -> None:
         (("score", "fusion_weight"), 9.0),
         (("score", "largest_item_norm"), 0.0),
         (("score", "repeat_bias"), 7.0),
+        (("score", "evidence_weights", 0), 7.0),
         (("history_length",), 1),
         (("beam_width",), 1),
         (("levels", 0, "name"), "colour"),
@@ -179,12 +183,20 @@ def test_a_manifest_laid_out_anew_is_the_same(copy: Path) -> None:
     assert Bundle.open(copy).bundle_id
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", None, [3]])
+@pytest.mark.parametrize("version", [0, 1, 3, 5, "4", None, [4]])
 def test_another_format_is_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(format_version=version))
 
     message = refusal(copy)
     assert f"format_version {version!r}, this release reads 4" in message
+
+
+GOOD_SCORE: dict[str, object] = {
+    "fusion_weight": 1.0,
+    "largest_item_norm": 1.0,
+    "repeat_bias": 0.0,
+    "evidence_weights": [0.5] * 6,
+}
 
 
 @pytest.mark.parametrize(
@@ -196,11 +208,13 @@ def test_another_format_is_refused(copy: Path, version: object) -> None:
         {"width": -1},
         {"files": []},
         {"levels": "four"},
-        {"score": {"fusion_weight": -1.0, "largest_item_norm": 1.0, "repeat_bias": 0.0}},
-        {"score": {"fusion_weight": float("inf"), "largest_item_norm": 1.0, "repeat_bias": 0.0}},
-        {"score": {"fusion_weight": 1.0, "largest_item_norm": float("nan"), "repeat_bias": 0.0}},
-        {"score": {"fusion_weight": 1.0, "largest_item_norm": 1.0, "repeat_bias": float("inf")}},
-        {"score": {"fusion_weight": 1.0, "largest_item_norm": 1.0}},
+        {"score": GOOD_SCORE | {"fusion_weight": -1.0}},
+        {"score": GOOD_SCORE | {"fusion_weight": float("inf")}},
+        {"score": GOOD_SCORE | {"largest_item_norm": float("nan")}},
+        {"score": GOOD_SCORE | {"repeat_bias": float("inf")}},
+        {"score": GOOD_SCORE | {"evidence_weights": [float("nan")] * 6}},
+        {"score": {name: GOOD_SCORE[name] for name in GOOD_SCORE if name != "repeat_bias"}},
+        {"score": {name: GOOD_SCORE[name] for name in GOOD_SCORE if name != "evidence_weights"}},
     ],
 )
 def test_a_manifest_with_impossible_fields_is_refused(
@@ -304,6 +318,20 @@ def change_array(copy: Path, name: str, change: Callable[[AnyArray], AnyArray]) 
         ("category_items_members.npy", lambda array: array[:-1]),
         ("item_categories_start.npy", lambda array: array[:0]),
         ("category_index_hashes.npy", lambda array: array[1:]),
+        ("transitions_start.npy", lambda array: array[:-1]),
+        ("transitions_start.npy", lambda array: array[::-1]),
+        ("transitions_start.npy", lambda array: array + 1),
+        ("transitions_start.npy", lambda array: array.astype(np.int32)),
+        ("transitions_members.npy", lambda array: array[:-1]),
+        ("transitions_members.npy", lambda array: array + len(array)),
+        ("transitions_members.npy", lambda array: -1 - array),
+        ("transitions_members.npy", lambda array: array.astype(np.int64)),
+        ("transitions_members.npy", lambda array: array[0]),
+        ("transitions_weights.npy", lambda array: array[:-1]),
+        ("transitions_weights.npy", lambda array: -1 - array),
+        ("transitions_weights.npy", lambda array: array * np.float32(np.nan)),
+        ("transitions_weights.npy", lambda array: array + np.float32(1e30)),
+        ("transitions_weights.npy", lambda array: array[:, None]),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(
@@ -408,6 +436,14 @@ def test_graphs_of_another_width_are_refused(copy: Path) -> None:
 
     message = refusal(copy)
     assert f"with {manifest.width} columns but the manifest says 5" in message
+
+
+def test_weights_of_the_evidence_of_other_levels_are_refused(copy: Path) -> None:
+    manifest = read_manifest(copy)
+    weights = manifest.score.evidence_weights[:-1]
+    reseal(copy, score=manifest.score.model_copy(update={"evidence_weights": weights}))
+
+    assert f"the {len(manifest.levels) + 2} evidence_weights" in refusal(copy)
 
 
 def test_empty_arrays_open(copy: Path) -> None:

@@ -11,6 +11,7 @@ from model.edited_bundle import with_items
 from model.insertion import NewItems
 from model.new_items import NewItem
 from model.recommender import Query, Recommender
+from model.transitions import EvidenceBiases
 from tests.model.training.evaluation.toy_bundle import ITEMS, WIDTH, toy_bundle
 
 PATHS = [("Home", "Kitchen"), ("Home", "Bath"), ("Home",), ("Outside", "Garden"), ("Gifts",)]
@@ -121,6 +122,49 @@ def test_items_keep_their_popularity_and_their_learned_vectors(seed: int) -> Non
         assert bundle.popularity[leaf] == (0 if old is None else before.popularity[old])
         was = before.tree.item_vectors[0 if old is None else old]
         assert np.array_equal(bundle.tree.item_vectors[leaf], vectors.get(item_id, was))
+
+
+def followers(bundle: Bundle, item_id: str) -> dict[str, float]:
+    """The evidence after an item, by item id."""
+    leaf = bundle.catalog.known_leaf(item_id)
+    leaves, amounts = bundle.transitions.evidence(np.array([leaf]))
+    ids = [bundle.catalog.item_id(each) for each in leaves.tolist()]
+    return dict(zip(ids, amounts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_items_keep_what_followed_them(seed: int) -> None:
+    expected, bundle, *_ = put(seed)
+    known = {item_id: followers(expected.bundle, item_id) for item_id in ITEMS}
+
+    assert any(known.values())
+    assert bundle.transitions.is_sound(len(expected.items))
+    for item_id in expected.items:
+        assert followers(bundle, item_id) == known.get(item_id, {})
+
+
+def test_moving_an_item_moves_its_evidence_to_the_nodes_of_its_new_place() -> None:
+    before = toy_bundle()
+    moved = NewItem("f", "The f", "", "", (), {}, {})
+    vector = before.tree.item_vectors[before.catalog.known_leaf("f")]
+    there = NewItems(["f"], np.array([[2, 0]]), vector[None])
+
+    def raised(bundle: Bundle) -> list[float]:
+        """By how much the evidence after `a` raises the bias of each room."""
+        weights = bundle.manifest.score.evidence_weights
+        biases = EvidenceBiases(bundle.tree, bundle.transitions, weights)
+        rooms = [1, 2, 3]
+        with biases.after(np.array([bundle.catalog.known_leaf("a")])):
+            difference = biases.tree.biases[rooms] - bundle.tree.biases[rooms]
+        return [float(each) for each in difference]
+
+    was, now = raised(before), raised(with_items(before, [moved], there))
+
+    # `a` was followed by `f`, `c` and `j`.
+    assert was[1] > 0
+    assert now[1] == 0
+    assert now[2] > was[2]
+    assert now[0] == was[0] > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

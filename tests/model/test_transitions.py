@@ -129,6 +129,15 @@ def test_biases_have_the_evidence_below_each_node_and_of_one_history_only(
         {"weights": np.array([np.nan], np.float32)},
         {"weights": np.array([-1], np.float32)},
         {"weights": np.array([1, 1], np.float32)},
+        {"weights": np.array([3e38], np.float32)},
+        {"weights": np.array([np.inf], np.float32)},
+        {"followers": np.array([[3]], np.int32), "weights": np.array([[1]], np.float32)},
+        {"followers": np.array(3, np.int32), "weights": np.array(1, np.float32)},
+        {"start": np.array([1, *[1] * ITEMS])},
+        {"start": np.array([0, *[2] * ITEMS])},
+        {"start": np.array([0, 1, 0, *[1] * (ITEMS - 2)])},
+        # The differences of these overflow, and are not negative.
+        {"start": np.array([0, 2**63 - 1, -(2**63), *[1] * (ITEMS - 2)])},
     ],
 )
 def test_a_damaged_table_is_not_sound(change: dict[str, np.ndarray]) -> None:

@@ -15,7 +15,12 @@ from model.training.diffusion_losses import (
 )
 from model.training.diffusion_network import DiffusionNetwork, code_logits
 from model.training.losses import Positions
-from tests.model.training.small_network import no_evidence, small_diffusion_network
+from tests.model.training.small_network import (
+    evidence_of_nodes,
+    no_evidence,
+    small_diffusion_network,
+    small_evidence,
+)
 
 CPU = torch.device("cpu")
 
@@ -46,9 +51,12 @@ def test_the_heads_opinion_is_what_it_gives_to_items_that_agree() -> None:
     h, targets = torch.randn(5, 8), torch.tensor([0, 9, 20, 21, 39])
     masked = torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]]).bool()
 
-    said = head_opinion(network, h, items, targets, masked)
+    evidence = small_evidence(network, 5)
+    said = head_opinion(network, Positions(h, targets, evidence), items, masked)
 
-    probs = (h @ items.T).softmax(1)
+    logs = evidence_of_nodes(evidence, 5)[:, network.depth_start[-2] :]
+    assert logs.any()
+    probs = (h @ items.T + network.head_evidence_weight.detach() * logs).softmax(1)
     for row, target in enumerate(targets.tolist()):
         known = torch.cat([torch.tensor([True]), ~masked[row]])
         agree = ((codes == codes[target]) | ~known).all(1)
@@ -90,7 +98,7 @@ def test_the_loss_of_masked_codes_is_weighted_and_over_those_that_occur() -> Non
     items = network.item_vectors()
     targets, h = torch.tensor([3, 17, 30]), torch.randn(3, 8)
     masked = torch.tensor([[1, 1], [1, 0], [0, 1]]).bool()
-    said = head_opinion(network, h, items, targets, masked)
+    said = head_opinion(network, Positions(h, targets, no_evidence(network)), items, masked)
     known = (h, network.codes[targets], network.code_table(items))
 
     loss = denoiser_loss(network, known, (masked, masked.float().mean(1), said), 0.0)
