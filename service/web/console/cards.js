@@ -6,7 +6,15 @@ import { empty, failure, skeleton } from "./states.js";
 import { tile } from "./tile.js";
 
 const ACTIONS = { view: "View", cart: "Cart", purchase: "Buy", dislike: "Dislike" };
-const SOURCES = { generated: "For you", partial: "Partly for you", popular: "Popular" };
+const SOURCES = {
+  generated: "For you",
+  partial: "Partly for you",
+  popular_in_category: "Popular for you",
+  popular: "Popular",
+  default: "Shop’s choice",
+  pinned: "Pinned",
+  boosted: "Boosted",
+};
 const MOVE_MS = 420;
 
 /** The list; `act` is told an event type and an item, `open` an item. */

@@ -11,6 +11,7 @@ import { openWhy } from "./why.js";
 
 const K = 12;
 const TASTE_ITEMS = 3;
+const ANYBODYS = new Set(["popular", "default"]); // sources that know nothing of the visitor
 const TITLE_MAX = 48;
 const DONE = { view: "Viewed", cart: "In the cart", purchase: "Bought", dislike: "Not shown again" };
 
@@ -77,7 +78,7 @@ export function shopPage() {
       answer = await ask({ signal });
       catalogue ??= may("read") ? (await api.info()).items : null;
       remember(answer.items);
-      const isKnown = answer.items.some((item) => item.source !== "popular");
+      const isKnown = answer.items.some((item) => !ANYBODYS.has(item.source));
       const where = path.length ? ` in ${path.at(-1)}` : "";
       const title = isKnown ? `For ${currentVisitor()}${where}` : `Popular${where || " now"}`;
       const fresh = cards.tell(answer, title, { catalogue: path.length ? null : catalogue, again: true });

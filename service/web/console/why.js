@@ -37,7 +37,7 @@ async function fill(body, item, ask) {
       element("ol", { class: "way" }, way.map((step) => element("li", {}, meter(step.probability ** 0.35), element("span", {}, step.name), element("b", {}, percent(step.probability))))),
       ...(influences.length ? [element("h3", {}, "What the history does for it"), element("ol", { class: "way" }, influences.map((each, at) =>
         element("li", { data: { against: each.log_prob_drop < 0 } }, meter(Math.min(1, Math.abs(each.log_prob_drop) / 2)), element("span", {}, known[at].title || each.item_id), element("b", {}, signed(each.log_prob_drop, "+")))))] : []),
-      element("p", { class: "small" }, found.source === "popular" ? "A popular item: the chances are shares of past events." : certified ? "The list is proven to be the exact best." : "The list is the search’s best."));
+      element("p", { class: "small" }, influences.length === 0 ? "Nothing is known of the visitor: the chances are shares of past events." : certified ? "The list is proven to be the exact best." : "The list is the search’s best."));
   } catch (problem) {
     if (problem.status === 422) body.replaceChildren(element("p", {}, "This bundle’s decoder writes its codes in any order: it has no chances per level to show."));
     else body.replaceChildren(failure(problem, () => fill(body, item, ask)));
