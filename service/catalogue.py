@@ -152,8 +152,10 @@ class Catalogue:
         await self._look(position)
         return position.version
 
-    def knows(self, item_id: str) -> bool:
-        """Whether there are edits of the item."""
+    async def knows(self, item_id: str) -> bool:
+        """Whether there are edits of the item; of one put elsewhere just now, too."""
+        if item_id not in self._edits:
+            await self._look()
         return item_id in self._edits
 
     async def _follow(self) -> None:

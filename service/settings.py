@@ -198,6 +198,13 @@ class Settings(BaseSettings):
         "http://host:4318; none are made without one. Needs the extra `tracing`.",
     )
 
+    @field_validator("bundle", "bundles", "keys", "scenarios", "event_log", mode="before")
+    @classmethod
+    def _refuse_empty_path(cls, given: Any) -> Any:
+        if given == "":  # as a path, that would be the working directory
+            raise ValueError("is empty: leave the variable out, or name a path")
+        return given
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, given: Any) -> Any:

@@ -98,7 +98,8 @@ async def reset(item_id: ItemId, serving: InServing) -> Response:
 
 
 async def _edited(serving: Serving, item_id: str, changes: Sequence[Change]) -> Response:
-    if serving.bundle.catalog.leaf(item_id) is None and not serving.catalogue.knows(item_id):
+    is_exported = serving.bundle.catalog.leaf(item_id) is not None
+    if not is_exported and not await serving.catalogue.knows(item_id):
         raise ItemNotFoundError("the catalogue in service does not hold this item_id")
     return await _written(serving, changes, [item_id])
 

@@ -288,11 +288,13 @@ def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool)
     """Tell the metrics of one answer."""
     for stage, seconds in found.stage_seconds.items():
         metrics.stage_duration[stage].observe(seconds)
-    metrics.recommendations[found.items[0].source if found.items else "empty"].inc()
+    source = found.items[0].source if found.items else "empty"
+    if k:  # else only choices were asked for
+        metrics.recommendations[source].inc()
     metrics.unknown_history_items.inc(found.unknown_history_items)
     if len(found.items) < k:
         metrics.beam_shortfall.inc()
-    if found.certified:
+    if found.certified and source == "generated":  # a share of those
         metrics.certified.inc()
     if is_degraded:
         metrics.degraded["state_unavailable"].inc()

@@ -62,7 +62,10 @@ def test_a_phone_never_scrolls_sideways(service: ServiceProcess, open_page: Open
 
     become(page, "a visitor with a name that is far too long for a phone of this width")
     assert overflow() <= 0
+    for button in ("Switch", "Invent a new visitor"):
+        expect(page.get_by_role("button", name=button)).to_be_in_viewport(ratio=1)
     give_taste(page)
+    assert findings(page) == []
     assert overflow() <= 0
     page.locator(".cover").first.click()
     expect(page.locator(".way").first).to_be_visible()

@@ -23,10 +23,12 @@ KEYS: dict[str, tuple[Scope, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def keyed(shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def keyed(
+    shop_bundle: Path, diffusion_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
     folder = tmp_path_factory.mktemp("keyed")
-    for name in ("one", "other"):
-        shutil.copytree(shop_bundle, folder / "bundles" / name)
+    for name, bundle in (("one", shop_bundle), ("other", diffusion_bundle)):
+        shutil.copytree(bundle, folder / "bundles" / name)
     keys = write_keys(
         folder,
         [entry_text(f"key-{at}", key, scopes) for at, (key, scopes) in enumerate(KEYS.items())],
@@ -72,7 +74,9 @@ def test_a_publishable_key_acts_for_its_user(keyed: ServiceProcess, open_page: O
     expect(page.get_by_text("This key does not read")).to_be_visible()
 
 
-def test_an_admin_compares_two_bundles(keyed: ServiceProcess, open_page: OpenPage) -> None:
+def test_an_admin_compares_two_bundles_and_decoders(
+    keyed: ServiceProcess, open_page: OpenPage
+) -> None:
     page = open_page(keyed.url)
     enter(page, "cofine_of_who_runs_all_this")
     become(page, "judge")
@@ -80,7 +84,17 @@ def test_an_admin_compares_two_bundles(keyed: ServiceProcess, open_page: OpenPag
     operator(page)
     expect(page.get_by_label("Bundle").nth(1)).to_have_value("other")
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator(".verdict")).to_have_text("10 of 10 items in both, 10 at the same rank")
+    expect(page.locator(".verdict")).to_be_visible()
+    with keyed.client() as client:
+        client.headers["Authorization"] = "Bearer cofine_of_who_runs_all_this"
+        for column, name in enumerate(("one", "other")):
+            asked = {"user_id": "judge", "k": 10}
+            answer = client.post(f"/v1/bundles/{name}:preview", json=asked).json()
+            shown = page.locator(".column").nth(column)
+            titles = [item["title"] or item["item_id"] for item in answer["items"]]
+            assert shown.locator(".title").all_inner_texts() == titles
+            expect(shown.locator("h3")).to_contain_text(answer["decoder"])
+    expect(page.locator(".column h3").last).to_contain_text("diffusion")
 
 
 def test_a_key_is_forgotten(keyed: ServiceProcess, open_page: OpenPage) -> None:

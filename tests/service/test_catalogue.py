@@ -63,6 +63,14 @@ async def test_a_reset_takes_everything_back(client: Client) -> None:
     check_problem(await client.post("/v1/items/new:show"), 404, "item_not_found")
 
 
+async def test_an_item_put_elsewhere_just_now_can_be_edited(client: Client) -> None:
+    """Whoever puts an item and hides it may reach another replica with the second call."""
+    store = client.app.state.serving.catalogue._store
+    await store.write([Change("new", "item", json.dumps({"title": "A new thing"}))])
+    assert (await client.post("/v1/items/new:hide")).status_code == 200
+    assert set((await kept(client))["new"]) == {"item", "hidden"}
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [

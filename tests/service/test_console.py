@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.metrics import ITEM_SOURCES, OTHER
 from tests.keys import write_keys
 from tests.research_data import PROJECT
 from tests.service.conftest import AppClient, Client
@@ -76,3 +77,9 @@ def test_modules_import_only_what_is_there() -> None:
     for name in [each for each in NAMES if each.endswith(".js")]:
         for imported in re.findall(r'from "\./([^"]+)"', (FOLDER / name).read_text("utf-8")):
             assert imported in NAMES, (name, imported)
+
+
+def test_every_source_of_an_item_has_a_name_for_people() -> None:
+    text = (FOLDER / "cards.js").read_text("utf-8")
+    (table,) = re.findall(r"const SOURCES = \{(.*?)\};", text, re.DOTALL)
+    assert set(re.findall(r"(\w+): \"", table)) == set(ITEM_SOURCES) - {OTHER}

@@ -91,6 +91,23 @@ async def test_filters_leave_out_choices(shop: httpx2.AsyncClient) -> None:
     assert all(len(choice["best"]) == 1 for choice in answer["choices"])
 
 
+async def test_choices_alone_count_as_no_recommendation(shop: httpx2.AsyncClient) -> None:
+    answer = await explored(shop, history=["a"], k=1)
+    assert answer["items"][0]["source"] == "generated"
+    for _ in range(2):
+        await explored(shop, history=["a"], k=0)
+
+    counted = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in (await shop.get("/metrics")).text.splitlines()
+        if line.startswith(("cofine_recommendations_total", "cofine_certified_total"))
+    }
+    assert {name: number for name, number in counted.items() if number} == {
+        'cofine_recommendations_total{source="generated"}': 1,
+        "cofine_certified_total": 1,
+    }
+
+
 async def test_a_path_in_a_recommendation_keeps_to_its_place(shop: httpx2.AsyncClient) -> None:
     body = {"history": ["a"], "path": ["Garden"], "k": 12}
     items = (await shop.post("/v1/recommend", json=body)).json()["items"]

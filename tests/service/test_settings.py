@@ -44,6 +44,7 @@ def test_variables_of_tests_are_let_through(monkeypatch: pytest.MonkeyPatch) -> 
         ("COFINE_EVENT_IDS_MAX", "99"),
         ("COFINE_STATE_URL", "postgres://secret@host"),
         ("COFINE_STATE_URL", "redis://secret@host:port/0"),
+        *((f"COFINE_{name}", "") for name in ("BUNDLES", "KEYS", "SCENARIOS", "EVENT_LOG")),
         ("COFINE_CORS_ORIGINS", "*"),
         ("COFINE_CORS_ORIGINS", "https://shop.example/"),
         ("COFINE_CORS_ORIGINS", "https://shop.example,null"),

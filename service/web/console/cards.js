@@ -7,7 +7,13 @@ import { tile } from "./tile.js";
 
 const ACTIONS = { view: "View", cart: "Cart", purchase: "Buy", dislike: "Dislike" };
 const SOURCES = {
-  generated: "For you", partial: "Partly for you", popular_in_category: "Popular near", popular: "Popular", default: "By default",
+  generated: "For you",
+  partial: "Partly for you",
+  popular_in_category: "Popular for you",
+  popular: "Popular",
+  default: "Shop’s choice",
+  pinned: "Pinned",
+  boosted: "Boosted",
 };
 const MOVE_MS = 420;
 

@@ -25,9 +25,9 @@ export function choicesPanel({ go, open }) {
         : element("button", { type: "button", on: { click: () => go(path.slice(0, depth)) } }, name)))));
   }
 
-  function bar(choice, share, largest) {
+  function bar(choice, share) {
     const fill = element("span", { class: "fill" });
-    fill.style.setProperty("--share", share / (largest || 1));
+    fill.style.setProperty("--share", share);
     fill.style.setProperty("--hue", hueOf(choice.path));
     const isItem = choice.kind === "item";
     const under = isItem ? "one item" : `${whole(choice.items)} items${choice.best?.length ? ` · ${choice.best[0].title}` : ""}`;
@@ -38,9 +38,8 @@ export function choicesPanel({ go, open }) {
   }
 
   function tellChoices(choices, shareOf) {
-    const largest = Math.max(...choices.map(shareOf), 0);
     const shown = all ? choices : choices.slice(0, SHOWN);
-    const list = element("ol", { class: "bars" }, shown.map((choice) => bar(choice, shareOf(choice), largest)));
+    const list = element("ol", { class: "bars" }, shown.map((choice) => bar(choice, shareOf(choice))));
     const hidden = choices.length - shown.length;
     const more = hidden > 0 ? element("button", { type: "button", class: "quiet wide", on: { click: () => { all = true; tellChoices(choices, shareOf); } } }, `Show ${hidden} more`) : null;
     body.replaceChildren(list, ...(more ? [more] : []));

@@ -119,7 +119,7 @@ function side(name, way) {
 
 function column(title, answer, isShared) {
   return element("div", { class: "column" },
-    element("h3", {}, title, element("span", { class: "small number" }, ` ${milliseconds(answer.took_ms)}${answer.certified ? ", proven" : ""}`)),
+    element("h3", {}, title, element("span", { class: "small number" }, ` ${[answer.decoder, milliseconds(answer.took_ms), answer.certified && "proven"].filter(Boolean).join(", ")}`)),
     element("ol", {}, answer.items.map((item) => element("li", { data: { shared: isShared(item) } },
       element("span", { class: "rank number" }, String(item.rank)), tile(item),
       element("div", {}, element("p", { class: "title" }, item.title || item.item_id), element("p", { class: "small path" }, item.path.at(-1) ?? ""))))));

@@ -62,7 +62,7 @@ export function livePanel() {
       element("dl", { class: "figures" },
         figure("Half answer within", inMs(quantile(0.5, whole)), "p50 of /v1/recommend"),
         figure("Nearly all within", inMs(quantile(0.95, whole)), "p95 of /v1/recommend"),
-        figure("Proven exact", searched > 0 ? `${Math.round((100 * Math.min(certified, searched)) / searched)} %` : "–", "of lists that were searched"),
+        figure("Proven exact", searched > 0 ? `${Math.round((100 * certified) / searched)} %` : "–", "of lists that were searched"),
         figure("Answers", `${rate.toFixed(1)} /s`, "of /v1/recommend")),
       element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Time by stage" }, element("table", {},
         element("caption", { class: "unseen" }, "Time by stage of a recommendation"),

@@ -99,7 +99,7 @@ export function visitorPanel({ changed, erased }) {
       const rows = newest.map((each, at) => row(known[at], each.type, each.timestamp));
       const left = entries.length - newest.length;
       const unloved = disliked.map((_, at) => row(known[newest.length + at], "dislike", null));
-      history.replaceChildren(element("ol", { class: "events" }, rows, unloved),
+      history.replaceChildren(element("ol", { class: "events", tabindex: "0", "aria-label": "What they did, newest first" }, rows, unloved),
         ...(left > 0 ? [element("p", { class: "small" }, `and ${left} earlier`)] : []));
     },
     fail: (view) => history.replaceChildren(view),
