@@ -10,8 +10,8 @@ record has `kind` and `logged_ms` (milliseconds of Unix time):
                 rank and source
     impression  recommendation_id, user_id (null for nobody in particular), bundle, variant, and
                 items, each with item_id, rank, source, score (not where it was only named in a
-                choice) and, where it was drawn by chance, propensity; also context, where the
-                caller gave one
+                choice) and, where it was drawn by chance, propensity; also the scenario that the
+                request named and its context, where it gave them
     erasure     user: the digest of a user id; nothing logged before counts for this user
 
 An event may stand there several times, since a client that was not answered sends it again: one

@@ -62,6 +62,7 @@ class RecommendOptions(TypedDict, total=False):
     anchor: Sequence[str]
     diversity: float
     exploration: float
+    scenario: str | None
     context: Mapping[str, Scalar]
     beam: int | Literal["auto"] | None
     deadline_ms: int | None
@@ -194,6 +195,7 @@ class BestItem(TypedDict):
 
     item_id: str
     title: str
+    source: str
 
 
 class Choice(Place):
@@ -201,11 +203,13 @@ class Choice(Place):
 
     probability: float
     best: list[BestItem]
+    recommendation_id: str | None
 
 
 class Exploration(TypedDict):
     """What lies below a place, for one user."""
 
+    recommendation_id: str | None
     bundle: str
     variant: Literal["active", "canary"]
     catalogue_version: int
@@ -321,6 +325,16 @@ class CatalogueEdit(TypedDict):
     items: list[str]
 
 
+class Neighbour(TypedDict):
+    """An item near another one."""
+
+    item_id: str
+    title: str
+    path: list[str]
+    semantic_id: list[int]
+    likeness: float
+
+
 class Item(TypedDict):
     """One item of the catalogue in service."""
 
@@ -332,6 +346,7 @@ class Item(TypedDict):
     available: bool
     bundle: str
     catalogue_version: int
+    neighbours: list[Neighbour] | None
 
 
 class Level(TypedDict):
@@ -365,9 +380,18 @@ class Info(TypedDict):
     decoder: Literal["autoregressive", "diffusion"]
     levels: list[Level]
     attributes: list[Attribute]
+    scenarios: list[str]
     limits: dict[str, int]
     state: State
     access: Literal["open", "keys"]
+
+
+class Access(TypedDict):
+    """What the caller may do."""
+
+    access: Literal["open", "keys"]
+    scopes: list[Literal["publishable", "read", "write", "admin"]]
+    user_id: str | None
 
 
 class BundleReference(TypedDict):
@@ -403,6 +427,19 @@ class Bundles(TypedDict):
     rollout: Rollout
     failure: str | None
     bundles: list[Bundle]
+
+
+class Preview(TypedDict):
+    """What a bundle would recommend."""
+
+    name: str
+    bundle: str
+    decoder: Literal["autoregressive", "diffusion"]
+    items: list[RecommendedItem]
+    degraded: Degraded | None
+    certified: bool | None
+    took_ms: float
+    unknown_history_items: int
 
 
 class ActivateOptions(TypedDict, total=False):
@@ -572,9 +609,11 @@ class Client:
         """Erase everything stored of a user."""
         self._call(_Call("DELETE", _path("users", user_id)))
 
-    def item(self, item_id: str) -> Item:
-        """Return an item of the catalogue."""
-        return cast("Item", self._call(_Call("GET", _path("items", item_id))))
+    def item(self, item_id: str, *, neighbours: int = 0) -> Item:
+        """Return an item of the catalogue, and as many of the items most like it."""
+        query = {"neighbours": [str(neighbours)]} if neighbours else None
+        call = _Call("GET", _path("items", item_id), query=query)
+        return cast("Item", self._call(call))
 
     def put_items(self, items: Sequence[ItemEdit]) -> CatalogueEdit:
         """Put items into the catalogue, or in the place of those of the same ids."""
@@ -604,6 +643,10 @@ class Client:
         """Return what is in service, and its limits."""
         return cast("Info", self._call(_Call("GET", "/v1/info")))
 
+    def access(self) -> Access:
+        """Return what the client's key may do."""
+        return cast("Access", self._call(_Call("GET", "/v1/access")))
+
     def bundles(self) -> Bundles:
         """Return which bundle has which role, and which ones there are; an admin key's."""
         return cast("Bundles", self._call(_Call("GET", "/v1/bundles")))
@@ -616,6 +659,11 @@ class Client:
         """Give a bundle a role: everybody, some users, or compared and not served."""
         call = _Call("POST", _path("bundles", name, "activate"), options)
         return cast("Bundles", self._call(call))
+
+    def preview_bundle(self, name: str, **options: Unpack[RecommendOptions]) -> Preview:
+        """Return what an open bundle would recommend; shown to nobody, counted nowhere."""
+        call = _Call("POST", _path("bundles", name, "preview"), options)
+        return cast("Preview", self._call(call))
 
     def roll_back(self, name: str) -> Bundles:
         """Take a bundle's role away; what was active before serves again."""
@@ -701,9 +749,11 @@ class AsyncClient:
         """Erase everything stored of a user."""
         await self._call(_Call("DELETE", _path("users", user_id)))
 
-    async def item(self, item_id: str) -> Item:
-        """Return an item of the catalogue."""
-        return cast("Item", await self._call(_Call("GET", _path("items", item_id))))
+    async def item(self, item_id: str, *, neighbours: int = 0) -> Item:
+        """Return an item of the catalogue, and as many of the items most like it."""
+        query = {"neighbours": [str(neighbours)]} if neighbours else None
+        call = _Call("GET", _path("items", item_id), query=query)
+        return cast("Item", await self._call(call))
 
     async def put_items(self, items: Sequence[ItemEdit]) -> CatalogueEdit:
         """Put items into the catalogue, or in the place of those of the same ids."""
@@ -733,6 +783,10 @@ class AsyncClient:
         """Return what is in service, and its limits."""
         return cast("Info", await self._call(_Call("GET", "/v1/info")))
 
+    async def access(self) -> Access:
+        """Return what the client's key may do."""
+        return cast("Access", await self._call(_Call("GET", "/v1/access")))
+
     async def bundles(self) -> Bundles:
         """Return which bundle has which role, and which ones there are; an admin key's."""
         return cast("Bundles", await self._call(_Call("GET", "/v1/bundles")))
@@ -745,6 +799,11 @@ class AsyncClient:
         """Give a bundle a role: everybody, some users, or compared and not served."""
         call = _Call("POST", _path("bundles", name, "activate"), options)
         return cast("Bundles", await self._call(call))
+
+    async def preview_bundle(self, name: str, **options: Unpack[RecommendOptions]) -> Preview:
+        """Return what an open bundle would recommend; shown to nobody, counted nowhere."""
+        call = _Call("POST", _path("bundles", name, "preview"), options)
+        return cast("Preview", await self._call(call))
 
     async def roll_back(self, name: str) -> Bundles:
         """Take a bundle's role away; what was active before serves again."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from service.event_log import EventLog
 from service.metrics import Metrics
@@ -34,6 +34,13 @@ class NamedItem:
     propensity: None = None
 
 
+class Asked(TypedDict):
+    """What of a request is logged with its answer."""
+
+    scenario: NotRequired[str | None]
+    context: NotRequired[Mapping[str, Any]]
+
+
 class Impressions:
     """Takes note of every recommendation that leaves the service."""
 
@@ -49,7 +56,7 @@ class Impressions:
         *,
         bundle: str,
         variant: str,
-        context: Mapping[str, Any],
+        asked: Asked,
     ) -> str:
         """Return the recommendation id of an answer with these items; waits for nothing.
 
@@ -58,7 +65,7 @@ class Impressions:
             items: best first.
             bundle: that made it.
             variant: the role of the bundle that answered.
-            context: what the caller wants logged with it.
+            asked: what the request names of this; what is empty is not logged.
         """
         recommendation_id = self._ids.issue(items, bundle=bundle, variant=variant)
         self._metrics.count_impressions((item.source, item.rank) for item in items)
@@ -69,7 +76,7 @@ class Impressions:
                     "user_id": user_id,
                     "bundle": bundle,
                     "variant": variant,
-                    **({"context": context} if context else {}),
+                    **{name: value for name, value in asked.items() if value},
                     "items": [_shown(item) for item in items],
                 }
             )

@@ -11,6 +11,9 @@ the same deadline. There are no retries. Four layers keep an answer in time when
 4. a circuit breaker: after some failures in a row no call is tried. A background task probes with a
    *new* client, since a pool that has seen an outage may stay poisoned, and closes the breaker.
    Behind sentinels, a new client also asks anew who is the master.
+
+A call in a hurry, with less time than the server is fairly given, is no failure of the server: it
+only begins the pings, and these find out whether the server hangs.
 """
 
 import asyncio
@@ -77,12 +80,14 @@ class ConnectionLimits:
         connections_max: to one server; further calls wait for a free one, inside their deadline.
         failures_max: failures in a row that open the breaker.
         probe_interval_seconds: between probes while it is open, plus or minus 20 %.
+        fair_seconds: a missed deadline that was shorter is the caller's fault, not the server's.
     """
 
     socket_timeout_seconds: float = 0.25
     connections_max: int = 32
     failures_max: int = 5
     probe_interval_seconds: float = 1.0
+    fair_seconds: float = 0.015
 
 
 class RedirectedError(Exception):
@@ -120,7 +125,7 @@ class RedisServer:
     def circuit(self) -> str:
         """The state of the breaker: `closed`, `open`, or `half_open` while a probe runs."""
         if self._probing is None:
-            return "closed" if self._missed_seconds == 0 else "half_open"
+            return "closed" if self._missed_seconds < self._limits.fair_seconds else "half_open"
         return "half_open" if self._is_probed else "open"
 
     async def start(self) -> None:
@@ -166,7 +171,8 @@ class RedisServer:
         values = (len(keys), *keys, *arguments)
         call = asyncio.create_task(self._placed(lambda: command(client, script, values)))
         if not await self._waited(call, deadline_seconds):
-            self._count_failure(client, "timeout")
+            if deadline_seconds >= self._limits.fair_seconds:
+                self._count_failure(client, "timeout")
             self._beware(client, deadline_seconds)
             raise StateUnavailableError("timeout")
         return self._result(client, call)

@@ -299,6 +299,7 @@ def make_store(settings: Settings, metrics: Metrics) -> UserStateStore:
         connections_max=settings.redis_connections_max,
         failures_max=settings.redis_failures_max,
         probe_interval_seconds=settings.redis_probe_interval_ms / 1_000,
+        fair_seconds=settings.state_read_deadline_ms / 2_000,
     )
     return RedisUserState(url, limits, metrics, connection_limits)
 

@@ -160,5 +160,5 @@ def _record(
     if not items:
         return None
     return serving.impressions.record(
-        user_id, items, bundle=served.bundle.bundle_id, variant=served.role, context={}
+        user_id, items, bundle=served.bundle.bundle_id, variant=served.role, asked={}
     )

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from model.neighbours import CANDIDATES_MAX
 from service import batch_schemas, catalogue_schemas, explore_schemas, filters, schemas
 from service.item_edits import EDITED_ITEMS_MAX, EDITS_MAX_BYTES
 from service.recommendation_id import ATTRIBUTION_SECONDS
@@ -10,6 +11,7 @@ from service.routes.answers import InServing, json_answer
 from service.routes.health import state_body
 from service.schemas import AttributeBody, InfoAnswer, LevelBody
 from service.scopes import allows
+from service.served_lists import LIST_MAX_ITEMS, LIST_TTL_MS, USER_LISTS_MAX
 from service.serving import service_version
 from service.settings import Settings
 
@@ -57,6 +59,8 @@ def _limits(settings: Settings) -> dict[str, int]:
         "filter_max_values": filters.FILTER_VALUES_MAX,
         "path_max_names": schemas.PATH_MAX,
         "items_per_choice_max": explore_schemas.ITEMS_PER_CHOICE_MAX,
+        "neighbours_max_items": schemas.NEIGHBOURS_MAX,
+        "neighbours_max_candidates": CANDIDATES_MAX,
         "batch_max_requests": batch_schemas.REQUESTS_MAX,
         "anchors_max_items": schemas.ANCHORS_MAX,
         "context_max_entries": schemas.CONTEXT_MAX,
@@ -64,6 +68,10 @@ def _limits(settings: Settings) -> dict[str, int]:
         "items_max_per_request": catalogue_schemas.ITEMS_MAX,
         "edited_items_max": EDITED_ITEMS_MAX,
         "edits_max_bytes": EDITS_MAX_BYTES,
+        "title_max_characters": catalogue_schemas.TITLE_MAX,
+        "description_max_characters": catalogue_schemas.DESCRIPTION_MAX,
+        "item_max_paths": catalogue_schemas.PATHS_MAX,
+        "item_max_attributes": catalogue_schemas.ATTRIBUTES_MAX,
         "id_max_characters": schemas.ID_MAX,
         "body_max_bytes": settings.body_max_bytes,
         "body_deadline_ms": settings.body_deadline_ms,
@@ -76,4 +84,7 @@ def _limits(settings: Settings) -> dict[str, int]:
         "state_ttl_seconds": settings.state_ttl_seconds,
         "recommendation_id_max_characters": schemas.RECOMMENDATION_ID_MAX,
         "attribution_seconds": ATTRIBUTION_SECONDS,
+        "pages_max_items": LIST_MAX_ITEMS,
+        "pages_max_lists": USER_LISTS_MAX,
+        "pages_seconds": LIST_TTL_MS // 1_000,
     }

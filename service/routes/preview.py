@@ -1,16 +1,19 @@
 """POST /v1/bundles/{name}:preview."""
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.errors import InvalidFieldError
 from service.preview_schemas import PreviewAnswer
 from service.rollout import BundleName
 from service.routes.answers import InServing, json_answer, problems, while_connected
 from service.routes.recommend import compute, deadline_of, degraded, item_body, query_of, read_state
+from service.scenarios import blamed, scenario_of
 from service.schemas import RecommendRequest
 from service.scopes import allows
 from service.serving import Serving
@@ -39,10 +42,16 @@ async def preview(
 
 async def _answer(serving: Serving, name: str, body: RecommendRequest) -> PreviewAnswer:
     started = time.perf_counter()
+    given, scenario = body, scenario_of(serving.scenarios.content, body)
+    body = scenario.preset(given)
     deadline = deadline_of(serving, body.deadline_ms)
     served = serving.variants.named(name)
     state, is_degraded = await read_state(serving, body.user_id, deadline)
-    found = await compute(served, query_of(body, state, deadline), deadline)
+    query = replace(query_of(body, state, deadline), pins=scenario.pinned, boosts=scenario.boosted)
+    try:
+        found = await compute(served, query, deadline)
+    except InvalidFieldError as error:
+        raise blamed(error, given) from None
     return PreviewAnswer(
         name=name,
         bundle=served.bundle.bundle_id,

@@ -98,7 +98,7 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
         found.items,
         bundle=served.bundle.bundle_id,
         variant=served.role,
-        context=body.context,
+        asked={"scenario": body.scenario, "context": body.context},
     )
     if not is_degraded:  # a last page, too: whoever asks beyond it shall get nothing twice
         shown = [*(earlier or ()), *(item.item_id for item in found.items)]

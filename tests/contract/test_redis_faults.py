@@ -1,8 +1,9 @@
 """What the store in Redis does when its server hangs, dies or forgets its scripts."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -17,17 +18,25 @@ pytestmark = pytest.mark.anyio
 
 READ_SECONDS = 0.03
 APPEND_SECONDS = 0.25
-# What a busy two-core machine may add to a deadline.
-SLACK_SECONDS = 0.3
-LIMITS = ConnectionLimits(probe_interval_seconds=0.05)
+HURRIED_SECONDS = 0.01
+ENOUGH_SECONDS = 30
+"""For whatever does not wait for a server that hangs, on any machine."""
+# Connections do not end by themselves before a test does: only deadlines end calls.
+LIMITS = ConnectionLimits(socket_timeout_seconds=10 * ENOUGH_SECONDS, probe_interval_seconds=0.05)
+
+
+@asynccontextmanager
+async def connected(server: RedisServer, limits: ConnectionLimits) -> AsyncIterator[RedisUserState]:
+    store = RedisUserState(server.url, StateLimits(), Metrics(), limits)
+    await store.start()
+    yield store
+    await store.close()
 
 
 @pytest.fixture
 async def store(own_redis_server: RedisServer) -> AsyncIterator[RedisUserState]:
-    store = RedisUserState(own_redis_server.url, StateLimits(), Metrics(), LIMITS)
-    await store.start()
-    yield store
-    await store.close()
+    async with connected(own_redis_server, LIMITS) as store:
+        yield store
 
 
 async def append(store: RedisUserState, user_id: str, name: str, item: str) -> str:
@@ -41,7 +50,7 @@ async def history(store: RedisUserState, user_id: str) -> list[str]:
 
 
 async def wait_until_available(store: RedisUserState) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(ENOUGH_SECONDS):
         while not store.is_available:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -53,36 +62,67 @@ async def open_breaker(store: RedisUserState) -> None:
     assert not store.is_available
 
 
-async def test_a_hung_server_costs_no_more_than_the_deadline(
+async def test_a_call_to_a_hung_server_ends_with_its_deadline(
     store: RedisUserState, own_redis_server: RedisServer
 ) -> None:
     await append(store, "u", "1", "shoe")
     own_redis_server.pause()
-    started = time.perf_counter()
-    with pytest.raises(StateUnavailableError) as read_error:
-        await store.read("u", deadline_seconds=READ_SECONDS)
-    read_ended = time.perf_counter()
-    with pytest.raises(StateUnavailableError) as append_error:
-        await store.append("u", [Event("2", "hat", 2_000)], deadline_seconds=APPEND_SECONDS)
-    append_ended = time.perf_counter()
+    event = Event("2", "hat", 2_000)
+    async with asyncio.timeout(ENOUGH_SECONDS):
+        with pytest.raises(StateUnavailableError) as read_error:
+            await store.read("u", deadline_seconds=READ_SECONDS)
+        with pytest.raises(StateUnavailableError) as append_error:
+            await store.append("u", [event], deadline_seconds=APPEND_SECONDS)
     assert read_error.value.reason == "timeout"
     assert append_error.value.reason == "timeout"
-    assert read_ended - started < READ_SECONDS + SLACK_SECONDS
-    assert append_ended - read_ended < APPEND_SECONDS + SLACK_SECONDS
 
 
-async def test_many_calls_to_a_hung_server_all_end_in_time(
+async def test_many_calls_to_a_hung_server_all_end_with_their_deadlines(
     store: RedisUserState, own_redis_server: RedisServer
 ) -> None:
     own_redis_server.pause()
-    started = time.perf_counter()
-    outcomes = await asyncio.gather(
-        *(store.read(f"u{n}", deadline_seconds=READ_SECONDS) for n in range(150)),
-        return_exceptions=True,
-    )
+    async with asyncio.timeout(ENOUGH_SECONDS):
+        outcomes = await asyncio.gather(
+            *(store.read(f"u{n}", deadline_seconds=READ_SECONDS) for n in range(150)),
+            return_exceptions=True,
+        )
     assert all(isinstance(outcome, StateUnavailableError) for outcome in outcomes)
-    assert time.perf_counter() - started < READ_SECONDS + SLACK_SECONDS + 0.5
     assert not store.is_available
+
+
+async def reason_of_a_miss(store: RedisUserState, server: RedisServer) -> str:
+    """Why a hurried call fails while the server stands still for a moment."""
+    server.pause()
+    try:
+        with pytest.raises(StateUnavailableError) as missed:
+            await store.read("u", deadline_seconds=HURRIED_SECONDS)
+    finally:
+        server.resume()
+    return missed.value.reason
+
+
+async def test_callers_in_a_hurry_do_not_close_the_way_to_a_server_that_answers(
+    store: RedisUserState, own_redis_server: RedisServer
+) -> None:
+    missed = 0
+    async with asyncio.timeout(ENOUGH_SECONDS):
+        while missed <= LIMITS.failures_max:
+            missed += await reason_of_a_miss(store, own_redis_server) == "timeout"
+            assert store.connection.circuit != "open"
+            await asyncio.sleep(0.01)  # for the ping after which such calls are tried again
+    assert await append(store, "u", "1", "shoe") == "accepted"
+
+
+async def test_a_hung_server_is_found_by_callers_in_a_hurry_alone(
+    own_redis_server: RedisServer,
+) -> None:
+    limits = replace(LIMITS, socket_timeout_seconds=0.1)
+    async with connected(own_redis_server, limits) as store, asyncio.timeout(ENOUGH_SECONDS):
+        own_redis_server.pause()
+        while store.connection.circuit != "open":
+            with pytest.raises(StateUnavailableError):
+                await store.read("u", deadline_seconds=HURRIED_SECONDS)
+            await asyncio.sleep(0.01)
 
 
 async def test_after_some_failures_calls_are_not_tried(
@@ -90,12 +130,10 @@ async def test_after_some_failures_calls_are_not_tried(
 ) -> None:
     own_redis_server.pause()
     await open_breaker(store)
-    started = time.perf_counter()
     for _ in range(100):
         with pytest.raises(StateUnavailableError) as error:
             await store.read("u", deadline_seconds=READ_SECONDS)
         assert error.value.reason == "open"
-    assert time.perf_counter() - started < SLACK_SECONDS
 
 
 async def test_after_one_missed_deadline_only_longer_ones_are_tried(
@@ -166,7 +204,7 @@ async def test_a_restart_between_two_calls_costs_failures_only(
     await append(store, "u", "1", "shoe")
     own_redis_server.kill()
     own_redis_server.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(ENOUGH_SECONDS):
         while True:
             try:
                 assert await append(store, "u", "2", "hat") in {"accepted", "duplicate"}
@@ -193,9 +231,7 @@ async def test_a_server_that_is_down_at_start_is_found_later(
 ) -> None:
     own_redis_server.kill()
     store = RedisUserState(own_redis_server.url, StateLimits(), Metrics(), LIMITS)
-    started = time.perf_counter()
     await store.start()
-    assert time.perf_counter() - started < 1 + SLACK_SECONDS
     assert not store.is_available
     own_redis_server.start()
     await wait_until_available(store)

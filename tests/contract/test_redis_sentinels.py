@@ -44,6 +44,11 @@ async def replicated(sentinels: SentinelServers) -> bool:
     return all(key in server.all_keys() for server in sentinels.servers)
 
 
+async def is_replaced(sentinels: SentinelServers) -> bool:
+    """Whether the first sentinel knows what the others may have known before."""
+    return sentinels.master_port() != sentinels.first_master.port
+
+
 async def is_stored(store: RedisUserState, name: str, item: str) -> bool:
     try:
         return await append(store, name, item) in {"accepted", "duplicate"}
@@ -62,7 +67,7 @@ async def test_a_killed_master_is_replaced(
     await eventually(lambda: is_stored(store, "2", "hat"), "the new master is used")
     assert await history(store) == ["shoe", "hat"]
     assert await append(store, "1", "shoe") == "duplicate"
-    assert own_sentinels.master_port() != own_sentinels.first_master.port
+    await eventually(lambda: is_replaced(own_sentinels), "every sentinel knows the new master")
 
 
 async def test_a_hung_master_is_replaced_for_those_who_listen_too(
@@ -76,6 +81,7 @@ async def test_a_hung_master_is_replaced_for_those_who_listen_too(
         own_sentinels.first_master.pause()
         await eventually(lambda: is_stored(store, "1", "shoe"), "the new master is used")
         heard.clear()
+        await eventually(lambda: is_replaced(own_sentinels), "every sentinel knows the new master")
         (master,) = (
             server for server in own_sentinels.servers if server.port == own_sentinels.master_port()
         )

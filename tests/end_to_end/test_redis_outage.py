@@ -27,12 +27,11 @@ from tests.end_to_end.service_process import (
 )
 from tests.service.problem_shape import check_problem
 
+# Long enough for a busy machine with a Redis that is well.
+DEADLINE_MS = 20_000
+READ_DEADLINE_MS = 300
+WRITE_DEADLINE_MS = 1_000
 CALLERS = 6
-PATIENT = {
-    **{"state_read_deadline_ms": 500, "state_write_deadline_ms": 2_000},
-    "redis_probe_interval_ms": 100,
-}
-"""With other work on the machine, a Redis that is there may be later than the defaults allow."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,10 @@ def service(
         shop_bundle,
         tmp_path_factory.mktemp("service"),
         state_url=redis_server.url,
-        **PATIENT,
+        deadline_ms=DEADLINE_MS,
+        state_read_deadline_ms=READ_DEADLINE_MS,
+        state_write_deadline_ms=WRITE_DEADLINE_MS,
+        redis_probe_interval_ms=100,
     ) as service:
         yield service
 
@@ -140,7 +142,10 @@ def check_outage(
 
 
 def check_calls(callers: Callers, began: float, ended: float) -> None:
-    """All calls were answered, which is within the deadline, and those within the outage say so."""
+    """All calls were answered, and those within the outage say so.
+
+    Redis came back only after them, so that none has waited for it.
+    """
     assert {call.status for call in callers.calls} == {200}
     assert all(len(call.answer["items"]) == 10 for call in callers.calls)
     within = [

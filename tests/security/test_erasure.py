@@ -101,8 +101,8 @@ def write_slow_keys(folder: Path) -> Path:
     return write_keys(folder, entries.values())
 
 
-def shown_to_user(client: httpx2.Client) -> list[str]:
-    """Use all that recommends; returns the ids of the user's recommendations."""
+def shown_to_user(client: httpx2.Client) -> tuple[list[str], list[str]]:
+    """Use all that recommends; returns the ids of the user's recommendations, and of choices."""
     first = recommend(client, user_id=USER, k=3, context={"page": CONTEXT}, exploration=0.5)
     second = recommend(client, user_id=USER, k=3, after=first["recommendation_id"])
     assert second["degraded"] is None
@@ -110,6 +110,7 @@ def shown_to_user(client: httpx2.Client) -> list[str]:
     inline = recommend(client, user_id=USER, history=[ITEM], explain=True)
     explored = client.post("/v1/explore", json={"user_id": USER})
     assert explored.status_code == 200, explored.text
+    places = [explored.json(), *explored.json()["choices"]]
     client.headers.update(headers_of("read"))
     batch = {"requests": [{"user_id": USER, "k": 3, "after": second["recommendation_id"]}]}
     batched = client.post("/v1/recommend:batch", json=batch)
@@ -117,13 +118,15 @@ def shown_to_user(client: httpx2.Client) -> list[str]:
     (third,) = [each["answer"] for each in batched.json()["results"]]
     assert third["degraded"] is None
     assert not {*ids(first), *ids(second)} & set(ids(third))
-    return [answer["recommendation_id"] for answer in (first, second, inline, third)]
+    recommended = [answer["recommendation_id"] for answer in (first, second, inline, third)]
+    return recommended, [place["recommendation_id"] for place in places]
 
 
-def leave_traces(client: httpx2.Client) -> tuple[str, list[str]]:
+def leave_traces(client: httpx2.Client) -> tuple[str, list[str], list[str]]:
     """Use everything that may remember a user.
 
-    Returns an item that the catalogue has, and the ids of what the user was shown.
+    Returns an item that the catalogue has, and the ids of what the user was shown: those that have
+    a next page, and those of the tree, which only the event log keeps.
     """
     client.headers.update(headers_of("publishable", USER))
     answer = recommend(client, user_id=USER, k=1)
@@ -136,9 +139,10 @@ def leave_traces(client: httpx2.Client) -> tuple[str, list[str]]:
     assert stored.json()["results"][0]["attribution"] == "attributed", stored.text
     refused = client.post("/v1/recommend", json={"user_id": USER, "colour": ITEM})
     assert refused.status_code == 422
-    shown = shown_to_user(client)
+    shown, explored = shown_to_user(client)
+    assert len(explored) > 1
     del client.headers["X-User-Token"]
-    return known, [answer["recommendation_id"], *shown]
+    return known, [answer["recommendation_id"], *shown], explored
 
 
 @pytest.fixture
@@ -173,7 +177,9 @@ def logged_of_user(client: httpx2.Client) -> bytes:
     return response.content
 
 
-def check_told(client: httpx2.Client, known: str, shown: Sequence[str]) -> None:
+def check_told(
+    client: httpx2.Client, known: str, shown: Sequence[str], explored: Sequence[str]
+) -> None:
     """All that was remembered of the user is told."""
     told = client.get(f"/v1/users/{USER}").json()
     assert [entry["item_id"] for entry in told["history"]] == [ITEM, known]
@@ -184,7 +190,7 @@ def check_told(client: httpx2.Client, known: str, shown: Sequence[str]) -> None:
     [counted] = told["counted_requests"]
     assert counted["key"] == "key-publishable"
     assert counted["requests"] > 0
-    logged = [USER, EVENT, ITEM, CONTEXT, *shown]
+    logged = [USER, EVENT, ITEM, CONTEXT, *shown, *explored]
     wait_until(
         lambda: traces_in(logged_of_user(client), logged) == logged,
         "events and impressions are logged",
@@ -217,9 +223,9 @@ def test_all_is_told_and_nothing_is_left_in_redis_files_logs_or_metrics(
 ) -> None:
     folder = tmp_path / "service"
     with service.client() as client:
-        known, shown = leave_traces(client)
-        traces = [*REMEMBERED, CONTEXT, *shown]
-        check_told(client, known, shown)
+        known, shown, explored = leave_traces(client)
+        traces = [*REMEMBERED, CONTEXT, *shown, *explored]
+        check_told(client, known, shown, explored)
         # The searches find what is there.
         assert traces_in(everything_in(own_redis_server), [*REMEMBERED, *shown]) == [
             *REMEMBERED,
@@ -288,9 +294,13 @@ async def test_nothing_is_left_in_the_services_memory(tmp_path: Path, event_log:
         explored = await client.post("/v1/explore", json=asked, headers=headers)
         answer = await client.post("/v1/recommend", json=asked, headers=headers)
         assert (explored.status_code, answer.status_code) == (200, 200)
+        places = [explored.json(), *explored.json()["choices"]]
+        logged = [place["recommendation_id"] for place in places if place["recommendation_id"]]
+        assert logged
         traces.append(answer.json()["recommendation_id"])
         client.queries.clear()  # the test's own memory
         assert remembered() == traces
         erased = await client.delete(f"/v1/users/{USER}", headers=headers_of("write"))
         assert erased.status_code == 204
+        traces += logged  # which is for the event log to remember
         assert remembered() == []

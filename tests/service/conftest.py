@@ -47,9 +47,12 @@ class Client(httpx2.AsyncClient):
 async def running_app(
     make_recommender: Callable[[], ServedRecommender] | None = None, **chosen: object
 ) -> AsyncIterator[Client]:
-    """Start the application on the table bundle; `chosen` are settings."""
+    """Start the application on the table bundle; `chosen` are settings.
+
+    Its deadline is one that no machine is too busy for.
+    """
     queries: list[Query] = []
-    settings = load_settings(**{"workers": 1, **chosen})
+    settings = load_settings(**{"workers": 1, "deadline_ms": 20_000, **chosen})
     make = make_recommender or (lambda: TableRecommender(queries))
     app = create_app(settings, TableBundle(), make)
     async with app.router.lifespan_context(app), Client(app, queries) as client:

@@ -15,7 +15,7 @@ from model.recommender import RecommendedItem
 from service.errors import EventLogUnavailableError, SettingsError
 from service.event_log import WAITING_MAX
 from service.folder_event_log import FolderEventLog
-from service.impressions import Impressions
+from service.impressions import Asked, Impressions
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
 from service.settings import load_settings
@@ -238,20 +238,22 @@ async def test_concurrent_requests_are_all_on_the_disk_when_told_so(tmp_path: Pa
     await log.close()
 
 
-async def test_impressions_tell_context_and_propensities(tmp_path: Path) -> None:
+async def test_impressions_tell_scenario_context_and_propensities(tmp_path: Path) -> None:
     metrics = Metrics()
     log = FolderEventLog(tmp_path, metrics)
     log.start()
     impressions = Impressions(RecommendationIds(), metrics, log)
     drawn = RecommendedItem("soap", 1, -0.5, "generated", "Soap", ("Bath",), (0,), (-0.5,))
     items = [replace(drawn, propensity=0.25), replace(drawn, item_id="file", rank=2)]
-    impressions.record(None, items, bundle="b", variant="active", context={"page": "home"})
-    impressions.record(None, items[1:], bundle="b", variant="active", context={})
+    asked: Asked = {"scenario": "home", "context": {"page": "home"}}
+    impressions.record(None, items, bundle="b", variant="active", asked=asked)
+    asked = {"scenario": None, "context": {}}
+    impressions.record(None, items[1:], bundle="b", variant="active", asked=asked)
     await log.close()
     with_context, without = records(tmp_path)
-    assert with_context["context"] == {"page": "home"}
+    assert (with_context["scenario"], with_context["context"]) == ("home", {"page": "home"})
     assert [item.get("propensity") for item in with_context["items"]] == [0.25, None]
-    assert "context" not in without
+    assert {"scenario", "context"}.isdisjoint(without)
 
 
 async def test_a_log_that_hangs_refuses_events_and_drops_impressions(tmp_path: Path) -> None:

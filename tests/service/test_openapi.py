@@ -109,5 +109,8 @@ async def test_examples_are_refused_for_nothing_but_what_they_name(
         assert pointer.startswith(("#/categories/", "#/filters/", "#/path/"))
     elif address != route:
         assert response.json()["code"] in {"bundle_not_found", "item_not_found"}
+    elif "deadline_ms" in example and response.status_code == 504:
+        # Understood, and late, as a busy machine may make it.
+        assert response.json()["code"] == "deadline_exceeded"
     else:
         assert response.status_code == 200, response.text

@@ -51,6 +51,22 @@ async def test_a_users_stored_history_counts(start_app: AppClient, tmp_path: Pat
     assert answer["items"][0]["item_id"] == "a/b é"
 
 
+async def test_a_scenario_counts(start_app: AppClient, tmp_path: Path) -> None:
+    scenarios = tmp_path / "scenarios.toml"
+    scenarios.write_text('[home]\nk = 1\npins = [{ position = 1, item_id = "soap" }]\n', "utf-8")
+    settings = {"keys": write_keys(tmp_path), "scenarios": scenarios, "bundle": tmp_path / "this"}
+    async with start_app(**settings) as client:
+        address, body = "/v1/bundles/this:preview", {"scenario": "home"}
+        shown = await client.post(address, json=body, headers=headers_of("admin"))
+        assert shown.status_code == 200, shown.text
+        [query] = client.queries[-1:]
+        body = {"scenario": "attic"}
+        refused = await client.post(address, json=body, headers=headers_of("admin"))
+    assert (query.k, dict(query.pins)) == (1, {1: "soap"})
+    problem = check_problem(refused, 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == "#/scenario"
+
+
 async def test_a_bundle_that_is_not_open_is_not_found(start_app: AppClient, tmp_path: Path) -> None:
     async with start_app(keys=write_keys(tmp_path)) as client:
         response = await client.post(

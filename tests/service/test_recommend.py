@@ -83,8 +83,9 @@ async def test_the_filters_reach_the_recommender(client: Client) -> None:
         k=3,
     )
     assert ids(answer) == ["polish", "lipstick", "soap"]
+    categories = [["Makeup"], ["Bath"]]
     assert client.queries == [
-        Query(["polish"], 3, ["file"], [], exclude_seen=False, categories=[["Makeup"], ["Bath"]])
+        Query(["polish"], 3, ["file"], [], exclude_seen=False, categories=categories, anchors=[])
     ]
 
 

@@ -58,6 +58,7 @@ async def test_an_item_is_described(client: Client) -> None:
         "path": ["Makeup", "Nails"],
         "paths": [["Makeup", "Nails"], ["Gifts"]],
         "semantic_id": [0, 1],
+        "available": True,
         "bundle": "table",
         "catalogue_version": 3,
         "neighbours": None,
@@ -99,6 +100,8 @@ async def test_info_tells_bundle_levels_and_limits(start_app: AppClient) -> None
     assert found["limits"]["deadline_ms"] == 77
     assert found["limits"]["history_used_items"] == 20
     assert found["limits"]["category_path_max_names"] == 16
+    assert found["limits"]["neighbours_max_candidates"] == 100_000
+    assert found["limits"]["pages_seconds"] == 1_800
     assert found["state"] == {"kind": "memory", "available": True}
 
 

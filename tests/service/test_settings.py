@@ -97,7 +97,7 @@ UNITS = ("_requests", "_ms", "_bytes", "_seconds", "_items", "_entries", "_max",
 def test_every_limit_names_its_unit(name: str) -> None:
     assert name.endswith(UNITS) or name in {
         "bundle", "bundles", "host", "port", "log_level", "workers", "threads", "event_log", "keys",
-        "cors_origins", "console"
+        "cors_origins", "console", "scenarios"
     }  # fmt: skip
 
 

@@ -33,7 +33,9 @@ export type Offer = Partial<Schemas["OfferRequest"]>;
 export type ItemEdit = Given<Schemas["ItemBody"], "item_id">;
 export type CatalogueEdit = Schemas["CatalogueAnswer"];
 export type Info = Schemas["InfoAnswer"];
+export type Access = Schemas["AccessAnswer"];
 export type Bundles = Schemas["BundlesAnswer"];
+export type Preview = Schemas["PreviewAnswer"];
 export type Problem = Schemas["Problem"];
 
 /** A call that did not succeed; one that was aborted throws the signal's reason instead. */
@@ -85,6 +87,12 @@ export interface ClientOptions extends Partial<Patience> {
 export interface CallOptions {
   /** Ends the call, the pauses between attempts included. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What an item may be asked for besides itself. */
+export interface ItemOptions extends CallOptions {
+  /** How many of the items most like it to tell; none without it. */
+  readonly neighbours?: number | undefined;
 }
 
 /** A request as HTTP has it. */
@@ -161,9 +169,10 @@ export class Client {
     return this.#call({ method: "DELETE", path: addressOf("users", userId) }, options);
   }
 
-  /** An item of the catalogue. */
-  item(itemId: string, options?: CallOptions): Promise<Item> {
-    return this.#call({ method: "GET", path: addressOf("items", itemId) }, options);
+  /** An item of the catalogue, and as many of the items most like it. */
+  item(itemId: string, { neighbours, ...options }: ItemOptions = {}): Promise<Item> {
+    const query = neighbours === undefined ? "" : `?neighbours=${neighbours}`;
+    return this.#call({ method: "GET", path: addressOf("items", itemId) + query }, options);
   }
 
   /** Puts items into the catalogue, or in the place of those of the same ids. */
@@ -197,6 +206,11 @@ export class Client {
     return this.#call({ method: "GET", path: "/v1/info" }, options);
   }
 
+  /** What the client's key may do. */
+  access(options?: CallOptions): Promise<Access> {
+    return this.#call({ method: "GET", path: "/v1/access" }, options);
+  }
+
   /** Which bundle has which role, and which ones there are; this and the next are an admin key's. */
   bundles(options?: CallOptions): Promise<Bundles> {
     return this.#call({ method: "GET", path: "/v1/bundles" }, options);
@@ -214,6 +228,16 @@ export class Client {
     options?: CallOptions,
   ): Promise<Bundles> {
     const path = `${addressOf("bundles", name)}:activate`;
+    return this.#call({ method: "POST", path, body: request }, options);
+  }
+
+  /** What an open bundle would recommend; shown to nobody, counted nowhere. */
+  previewBundle(
+    name: string,
+    request: RecommendRequest = {},
+    options?: CallOptions,
+  ): Promise<Preview> {
+    const path = `${addressOf("bundles", name)}:preview`;
     return this.#call({ method: "POST", path, body: request }, options);
   }
 

@@ -87,16 +87,18 @@ test("every route has a method that sends what the route wants", async () => {
     "GET /v1/users/{user_id}": (client) => client.user("x"),
     "DELETE /v1/users/{user_id}": (client) => client.eraseUser("x"),
     "GET /v1/event-log": (client) => client.logged("x"),
-    "GET /v1/items/{item_id}": (client) => client.item("x"),
+    "GET /v1/items/{item_id}": (client) => client.item("x", { neighbours: 8 }),
     "PUT /v1/items": (client) => client.putItems([{ item_id: "x" }]),
     "POST /v1/items/{item_id}:hide": (client) => client.hideItem("x"),
     "POST /v1/items/{item_id}:show": (client) => client.showItem("x"),
     "POST /v1/items/{item_id}:availability": (client) => client.setAvailability("x", { stock: 0 }),
     "POST /v1/items/{item_id}:reset": (client) => client.resetItem("x"),
     "GET /v1/info": (client) => client.info(),
+    "GET /v1/access": (client) => client.access(),
     "GET /v1/bundles": (client) => client.bundles(),
     "POST /v1/bundles/{name}:load": (client) => client.loadBundle("x"),
     "POST /v1/bundles/{name}:activate": (client) => client.activateBundle("x"),
+    "POST /v1/bundles/{name}:preview": (client) => client.previewBundle("x"),
     "POST /v1/bundles/{name}:rollback": (client) => client.rollBack("x"),
   };
   assert.deepEqual(Object.keys(routes).sort(), JSON.parse(process.env.ROUTES).sort());
@@ -113,6 +115,10 @@ test("narrows from the whole tree to items, and answers a batch", async () => {
   const reader = new Client(url, { key });
   const broad = await reader.explore({ user_id: "nobody", k: 2 });
   assert.equal(broad.items_here, (await reader.info()).items);
+  const [best] = broad.items;
+  const { neighbours } = await reader.item(best.item_id, { neighbours: 3 });
+  assert.equal(neighbours.length, 3);
+  assert.ok(neighbours.every((each) => each.item_id !== best.item_id));
   const [chosen] = broad.choices;
   const narrow = await reader.explore({ path: chosen.path, k: 2 });
   assert.equal(narrow.items_here, chosen.items);
@@ -125,8 +131,10 @@ test("narrows from the whole tree to items, and answers a batch", async () => {
 test("an operator puts a bundle in service and takes it out", async () => {
   const { KEYED_SERVICE: url, ADMIN_KEY: key } = process.env;
   const operator = new Client(url, { key });
+  assert.deepEqual((await operator.access()).scopes, ["admin"]);
   assert.deepEqual((await operator.bundles()).bundles.map((each) => each.name), ["first", "second"]);
   assert.equal((await operator.loadBundle("second")).rollout.loaded.name, "second");
+  assert.equal((await operator.previewBundle("second", { k: 2 })).items.length, 2);
   const request = { role: "canary", percent: 20 };
   assert.equal((await operator.activateBundle("second", request)).rollout.canary_percent, 20);
   assert.equal((await operator.activateBundle("second")).rollout.active.name, "second");
