@@ -27,11 +27,14 @@ from tests.end_to_end.service_process import (
 )
 from tests.service.problem_shape import check_problem
 
-# Long enough for a busy machine with a Redis that is well.
-DEADLINE_MS = 20_000
-READ_DEADLINE_MS = 300
-WRITE_DEADLINE_MS = 1_000
 CALLERS = 6
+# Long enough for a busy machine with a Redis that is well.
+PATIENT = {
+    "deadline_ms": 20_000,
+    "state_read_deadline_ms": 300,
+    "state_write_deadline_ms": 1_000,
+    "redis_probe_interval_ms": 100,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +51,7 @@ def service(
         shop_bundle,
         tmp_path_factory.mktemp("service"),
         state_url=redis_server.url,
-        deadline_ms=DEADLINE_MS,
-        state_read_deadline_ms=READ_DEADLINE_MS,
-        state_write_deadline_ms=WRITE_DEADLINE_MS,
-        redis_probe_interval_ms=100,
+        **PATIENT,
     ) as service:
         yield service
 
