@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.made_once import made_once
 
@@ -11,6 +12,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # The networks here are tiny: threads that wait for one another only make them slower, and several
 # times so on a machine with other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long one example takes is a matter of the machine, and of what else it does.
+settings.register_profile("cofine", deadline=None)
+settings.load_profile("cofine")
 
 
 @pytest.fixture(scope="session")
