@@ -13,7 +13,13 @@ from service.errors import StateUnavailableError
 from service.metrics import CIRCUIT_STATES, Metrics
 from service.redis_address import RedisAddress
 from service.redis_cluster import RedisCluster
-from service.redis_server import ConnectionLimits, RedirectedError, RedisServer, Script
+from service.redis_server import (
+    ConnectionLimits,
+    RedirectedError,
+    RedisServer,
+    Script,
+    is_cancelled,
+)
 
 __all__ = ["ConnectionLimits", "RedisConnection", "Script"]
 
@@ -92,4 +98,6 @@ class RedisConnection:
         """
         while True:
             await self._redis.hear(channel, on_message)
+            if is_cancelled():
+                return
             await asyncio.sleep(self._pause_seconds)

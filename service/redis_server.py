@@ -197,7 +197,8 @@ class RedisServer:
     async def hear(self, channel: str, on_message: Callable[[], None]) -> None:
         """Call `on_message` after every message of `channel`, until the connection fails.
 
-        It is also called at first, since messages may have been missed before.
+        It is also called at first, since messages may have been missed before. It may return where
+        it was cancelled.
         """
         client = self._new_client()
         try:
@@ -205,7 +206,7 @@ class RedisServer:
                 await subscription.subscribe(channel)
                 on_message()
                 is_answered = True
-                while True:
+                while not is_cancelled():
                     heard = await subscription.get_message(timeout=_PROBE_TIMEOUT_SECONDS)
                     if heard is not None and heard["type"] == "message":
                         on_message()
@@ -361,6 +362,12 @@ class RedisServer:
         if self._address.kind == "sentinel":
             return _master_client(self._address, timeouts, options)
         return Redis.from_pool(ConnectionPool.from_url(self._address.url, **options))
+
+
+def is_cancelled() -> bool:
+    """Whether the current task is to end, also where redis-py has kept that to itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _MasterClient(Redis):

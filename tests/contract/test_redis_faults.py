@@ -239,6 +239,20 @@ async def test_a_server_that_is_down_at_start_is_found_later(
     await store.close()
 
 
+async def test_whoever_listens_to_a_server_that_is_down_can_be_stopped(
+    own_redis_server: RedisServer,
+) -> None:
+    limits = replace(LIMITS, probe_interval_seconds=0.001)
+    async with connected(own_redis_server, limits) as store:
+        own_redis_server.kill()
+        for number in range(100):  # wherever it may be when it is told to end
+            listening = asyncio.create_task(store.connection.listen("news", lambda: None))
+            await asyncio.sleep(0.0002 * number)
+            listening.cancel()
+            ended, _ = await asyncio.wait({listening}, timeout=ENOUGH_SECONDS)
+            assert ended
+
+
 async def test_a_unix_socket_will_do(own_redis_server: RedisServer) -> None:
     url = f"unix://{own_redis_server.socket}"
     store = RedisUserState(url, StateLimits(), Metrics(), LIMITS)
