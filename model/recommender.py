@@ -45,7 +45,7 @@ from model.history import truncate
 from model.legal_items import LegalItems
 from model.likeness import Likeness
 from model.recent_items import RecentItems
-from model.reranking import calibrated_order, drawn_order
+from model.reranking import calibrated_order, drawn_order, lacking_groups
 from model.timed_search import TimedSearch
 from model.transitions import EvidenceBiases
 from model.types import AnyArray, BoolArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
@@ -201,6 +201,10 @@ class _Asked:
     boosted: FloatArray | None
     """Sum of the boosts of every item [N]."""
     likeness: Likeness | None
+    coarse: IntArray
+    """First code of every item [N]."""
+    had: IntArray
+    """First codes that the answer is calibrated to [T]; none where it is not."""
 
     def terms(self, leaves: IntArray) -> FloatArray:
         """What boosts and likeness add to the scores of `leaves` [R]."""
@@ -211,8 +215,11 @@ class _Asked:
             terms += self.likeness.terms(leaves)
         return terms
 
-    def pools(self) -> Iterator[BoolArray]:
-        """Items [N] that are searched for besides, because they may come first."""
+    def pools(self, found: IntArray) -> Iterator[BoolArray]:
+        """Items [N] that are searched for besides the leaves found, as they may come first."""
+        lacking = lacking_groups(self.coarse[found], self.had, self.query.k)
+        if len(lacking):
+            yield np.isin(self.coarse, lacking)
         if self.likeness is not None:
             yield self.likeness.around(self.counts, self.query.k * CANDIDATES)
         if self.boosted is not None:
@@ -375,7 +382,9 @@ class Recommender:
     ) -> _Found:
         """Search as wide as the query wants, and as deep as it has time for."""
         wanted = query.k * CANDIDATES if query.is_reordered else query.k
-        anchors = self._items.leaves(query.anchors)
+        own, anchors = self._items.leaves(query.history), self._items.leaves(query.anchors)
+        coarse = self.bundle.catalog.codes[:, 0]
+        had = coarse[own if len(own) else anchors]
         asked = _Asked(
             query,
             h,
@@ -384,6 +393,8 @@ class Recommender:
             self._headroom(query, h, availability),
             self._boosts.of(query.boosts),
             Likeness(self.bundle.tree, anchors) if len(anchors) else None,
+            coarse,
+            had if query.diversity > 0 else had[:0],
         )
         given = query.beam if isinstance(query.beam, int) else self.bundle.manifest.beam_width
         width = max(given, wanted)
@@ -418,7 +429,7 @@ class Recommender:
         if width == 0:
             return beams
         legal = asked.counts[self._trie.item_start :] > 0
-        for pool in asked.pools():
+        for pool in asked.pools(beams.leaves):
             if not self._timed.has_time(width, asked.query.deadline):
                 break
             counts = legal_below(self._trie, legal & pool)

@@ -49,6 +49,20 @@ def calibrated_order(
     return np.array(chosen, np.int64)
 
 
+def lacking_groups(found: IntArray, history: IntArray, k: int) -> IntArray:
+    """The groups of the history that too few items are found of to fill their share of k places.
+
+    Args:
+        found: coarse code of each item found [R].
+        history: coarse codes of the history's items [T]; none lacks nothing.
+        k: how many places there are.
+    """
+    groups, times = np.unique(history, return_counts=True)
+    wanted = np.ceil(k * times / max(1, len(history)))
+    have = np.array([np.count_nonzero(found == group) for group in groups])
+    return groups[have < wanted] if len(groups) else groups
+
+
 def _divergences(shares: AnyArray, counts: AnyArray, length: int) -> AnyArray:
     """KL(shares || list's) once an item of each group, or of none of them, is added [G + 1]."""
 

@@ -1,7 +1,8 @@
 """Orders that are not the score's alone, against brute force and by their frequencies."""
 
 from collections import Counter
-from itertools import permutations
+from itertools import pairwise, permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from model.bundle import Bundle
 from model.recommender import Query, Recommender
-from model.reranking import SMOOTHING, calibrated_order, drawn_order
+from model.reranking import SMOOTHING, calibrated_order, drawn_order, lacking_groups
 from model.types import FloatArray, IntArray
 from tests.model.training.evaluation.toy_bundle import toy_bundle
 
@@ -99,6 +101,29 @@ def test_diversity_mixes_the_rooms_of_the_history() -> None:
     assert mixed.certified is None
     assert plain.certified is not None
     assert recommender.recommend(Query(history, k=6, diversity=0.0)).items == plain.items
+
+
+def test_a_calibrated_list_has_what_the_search_alone_would_not_find(shop_bundle: Path) -> None:
+    """Where one category has nearly all probability, the beam holds nothing of the others."""
+    bundle = Bundle.open(shop_bundle)
+    recommender = Recommender(bundle)
+    groups: dict[int, list[str]] = {}
+    for leaf in bundle.by_popularity:
+        code = int(bundle.catalog.codes[leaf, 0])
+        groups.setdefault(code, []).append(bundle.catalog.item_id(int(leaf)))
+    for often, rare in pairwise(groups):
+        history = [groups[rare][0], *groups[often][:5]]
+        query = Query(history, k=6, diversity=1.0, exclude_seen=False)
+        items = recommender.recommend(query).items
+        assert Counter(item.semantic_id[0] for item in items) == {often: 5, rare: 1}
+
+
+def test_groups_with_fewer_items_than_places_lack_some() -> None:
+    history = np.array([7, 7, 7, 2])
+    assert lacking_groups(np.array([7, 7, 7, 2]), history, 4).tolist() == []
+    assert lacking_groups(np.array([7, 7, 9, 2]), history, 4).tolist() == [7]
+    assert lacking_groups(np.array([7, 7, 7, 7]), history, 4).tolist() == [2]
+    assert lacking_groups(history, history[:0], 4).tolist() == []
 
 
 def test_exploration_draws_legal_items_and_tells_their_propensities() -> None:

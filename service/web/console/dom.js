@@ -40,6 +40,7 @@ export function icon(name) {
 export const percent = (share) => {
   const points = share * 100;
   if (points > 0 && points < 0.1) return "< 0.1 %";
+  if (points < 100 && points >= 99.5) return "> 99 %";
   return `${points.toFixed(points < 10 ? 1 : 0)} %`;
 };
 
