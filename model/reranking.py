@@ -57,7 +57,7 @@ def lacking_groups(found: IntArray, history: IntArray, k: int) -> IntArray:
         history: coarse codes of the history's items [T]; none lacks nothing.
         k: how many places there are.
     """
-    groups, times = np.unique(history, return_counts=True)
+    groups, times = np.unique(history.astype(np.int64), return_counts=True)
     wanted = np.ceil(k * times / max(1, len(history)))
     have = np.array([np.count_nonzero(found == group) for group in groups])
     return groups[have < wanted] if len(groups) else groups
