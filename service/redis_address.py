@@ -24,7 +24,7 @@ SCHEMES: Final = (
     "rediss+cluster://",
 )
 _PORTS: Final = {"server": 6379, "sentinel": 26379, "cluster": 6379}
-_SENTINEL_OPTIONS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
+_SENTINEL_OPTIONS: Final = {f"sentinel_{name}": name for name in ("username", "password")}
 
 
 class Node(NamedTuple):

@@ -1,15 +1,25 @@
 """Items that training never saw, put over HTTP, are found as often as offline."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from model.training.evaluation.cold import CUTOFF, cold_questions, evaluate_cold, read_new_items
-from tests.end_to_end.service_process import ids, recommend, running_service
+from tests.contract.redis_server import running_redis
+from tests.end_to_end.service_process import ids, recommend, running_service, wait_until
+
+PATIENT = {
+    "deadline_ms": 20_000,
+    "state_read_deadline_ms": 5_000,
+    "state_write_deadline_ms": 5_000,
+}
 
 
 @pytest.mark.slow
-def test_items_put_over_http_are_found_as_offline(cold_bundle: Path, tmp_path: Path) -> None:
+def test_items_put_on_one_replica_are_found_on_another_as_offline(
+    cold_bundle: Path, tmp_path: Path
+) -> None:
     prepared = cold_bundle.parent / "run" / "prepared"
     expected = evaluate_cold(cold_bundle, prepared)
     items = [
@@ -20,12 +30,20 @@ def test_items_put_over_http_are_found_as_offline(cold_bundle: Path, tmp_path: P
         for item in read_new_items(prepared / "cold_items.parquet")
     ]
     found = []
-    with (
-        running_service(cold_bundle, tmp_path, deadline_ms=20_000) as service,
-        service.client() as client,
-    ):
-        assert client.put("/v1/items", json={"items": items}).status_code == 200
-        assert client.get("/v1/info").json()["items"] == expected.catalogue_items
+    with ExitStack() as stack:
+        redis = stack.enter_context(running_redis(tmp_path))
+        first, second = (
+            stack.enter_context(
+                running_service(cold_bundle, tmp_path, state_url=redis.url, **PATIENT)
+            )
+            for _ in range(2)
+        )
+        put, client = (stack.enter_context(service.client()) for service in (first, second))
+        assert put.put("/v1/items", json={"items": items}).status_code == 200
+        wait_until(
+            lambda: client.get("/v1/info").json()["items"] == expected.catalogue_items,
+            "the other replica has the items",
+        )
         for question in cold_questions(prepared):
             answer = recommend(client, history=[*question.history], k=CUTOFF)
             found.append(question.target in ids(answer))
