@@ -540,7 +540,7 @@ class Recommender:
         if wanted > 0:
             boosted = self._boosts.of(query.boosts)
             for link in self._fallback.links(wanted, availability, taken, likely(), boosted):
-                lowest = min((item.score for item in items), default=0.0)
+                lowest = min((item.score for item in items), default=math.inf)
                 scores = link.log_probs + min(0.0, lowest - float(link.log_probs[0]))
                 for leaf, score in zip(link.leaves.tolist(), scores.tolist(), strict=True):
                     items.append(self._item(leaf, len(items) + 1, score, link.source, None))

@@ -26,6 +26,7 @@ from service.api_keys import entry_text
 from tests.end_to_end.service_process import ServiceProcess, running_service
 from tests.keys import write_keys
 
+PREVIEW = "/v1/bundles/{name}:preview"
 WITH_INPUT = (
     ("POST", "/v1/recommend"),
     ("POST", "/v1/recommend:batch"),
@@ -39,7 +40,7 @@ WITH_INPUT = (
     ("POST", "/v1/bundles/{name}:load"),
     ("POST", "/v1/bundles/{name}:activate"),
     ("POST", "/v1/bundles/{name}:rollback"),
-    ("POST", "/v1/bundles/{name}:preview"),
+    ("POST", PREVIEW),
     ("PUT", "/v1/items"),
     ("POST", "/v1/items/{item_id}:hide"),
     ("POST", "/v1/items/{item_id}:show"),
@@ -127,6 +128,9 @@ def test_the_service_keeps_its_promises(
             excluded.append(not_a_server_error)
         if path in COMPUTED and mode is GenerationMode.POSITIVE and response.status_code != 200:
             assert response.status_code == 504 or is_refusable(response.json()["errors"][0])
+            excluded.append(positive_data_acceptance)
+        if path == PREVIEW and mode is GenerationMode.POSITIVE and response.status_code == 422:
+            assert is_refusable(response.json()["errors"][0])
             excluded.append(positive_data_acceptance)
         if path in EDITS and mode is GenerationMode.POSITIVE and response.status_code == 422:
             assert is_refusable_edit(response.json()["errors"][0])

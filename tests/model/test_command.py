@@ -234,9 +234,30 @@ def test_a_finished_training_is_continued_exported_and_read(
     assert len(pl.read_parquet(lists)) > 0
 
 
+SMALLEST = """
+preset = "tiny"
+workspace = "run"
+bundle = "bundle"
+[synthesize]
+items = 100
+users = 60
+[train]
+epochs = 1
+width = 8
+[evaluate]
+exhaustive_users = 0
+users = 20
+"""
+
+
 @pytest.mark.slow
 def test_run_skips_what_is_done(
-    shop_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cofine("run", shop_bundle.parent / "run.toml", monkeypatch=monkeypatch) == 0
+    path = tmp_path / "run.toml"
+    path.write_text(SMALLEST, encoding="utf-8")
+    assert cofine("run", path, monkeypatch=monkeypatch) == 0
+    assert "skipped" not in capsys.readouterr().out
+
+    assert cofine("run", path, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.count("unchanged, skipped") == 7

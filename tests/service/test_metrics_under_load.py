@@ -12,7 +12,7 @@ from tests.end_to_end.service_process import post_event, recommend, running_serv
 from tests.service.conftest import AppClient, Client
 from tests.service.fakes import GatedRecommender, always
 
-ROUTES_MAX = 20
+ROUTES_MAX = 32
 """More than the service has; a label that grows with users or items is found at once."""
 
 
