@@ -93,7 +93,7 @@ class Transitions:
         counts = np.zeros(items, dtype=np.int64)
         counts[leaf_now] = np.diff(self.start)
         start = np.concatenate([[0], np.cumsum(counts)])
-        followers = np.asarray(leaf_now)[self.followers].astype(np.int32)
+        followers = np.asarray(leaf_now, dtype=np.int32)[self.followers]
         if np.all(np.diff(leaf_now) > 0):  # rows stay in their order
             return Transitions(start, followers, self.weights)
         _, places = expanded(self.start, np.argsort(leaf_now, kind="stable"))

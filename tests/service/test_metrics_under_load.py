@@ -145,7 +145,7 @@ def test_a_loaded_service_is_lint_free_and_its_labels_are_few(
         for sample in family.samples:
             assert set(sample.labels) <= {
                 *("route", "method", "status", "stage", "source", "reason", "op", "outcome"),
-                *("rank", "type", "kind", "variant"),
+                *("rank", "type", "kind", "variant", "stream"),
                 *("le", "bundle", "version", "implementation", "major", "minor", "patchlevel"),
             }
         routes = {sample.labels.get("route") for sample in family.samples}
