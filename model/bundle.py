@@ -232,7 +232,7 @@ def tree_arrays(tree: SearchTree) -> dict[str, AnyArray]:
 
 
 def transition_arrays(transitions: Transitions) -> dict[str, AnyArray]:
-    """The transitions as arrays by file name."""
+    """The transitions as arrays by file name; where their leaves have moved is not among them."""
     return {
         "transitions_start.npy": transitions.start,
         "transitions_members.npy": transitions.followers,

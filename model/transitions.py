@@ -39,6 +39,16 @@ WEIGHT_MOST = sum(FADING**distance for distance in range(FARTHEST))
 
 
 @dataclass(frozen=True)
+class Moves:
+    """From the leaves of a table of transitions to those of an edited catalogue, and back."""
+
+    now: IntArray
+    """The leaf that each leaf of the table has become [N]."""
+    before: IntArray
+    """The leaf of the table by leaf of the catalogue, -1 for items that it does not know."""
+
+
+@dataclass(frozen=True)
 class Transitions:
     """The followers of every item, as compressed sparse rows."""
 
@@ -48,6 +58,8 @@ class Transitions:
     """Leaves, int32 [E]."""
     weights: FloatArray
     """w [E]."""
+    moves: Moves | None = None
+    """Where the catalogue has other leaves than the table."""
 
     @classmethod
     def count(cls, histories: Sequence[IntArray], items: int) -> "Transitions":
@@ -82,22 +94,29 @@ class Transitions:
         Returns:
             Their leaves, ascending, and e of each, both [R].
         """
-        newest = np.asarray(history, dtype=np.int64)[::-1][:READ_MOST]
-        ages, places = expanded(self.start, newest)
-        amounts = self.weights[places] * np.float32(FADING) ** ages
-        leaves, amounts = summed(self.followers[places].astype(np.int64), amounts)
+        newest: IntArray = np.asarray(history, dtype=np.int64)[::-1][:READ_MOST]
+        ages = np.arange(len(newest))
+        if self.moves is not None:
+            newest = self.moves.before[newest]
+            ages, newest = ages[newest >= 0], newest[newest >= 0]
+        number, places = expanded(self.start, newest)
+        amounts = self.weights[places] * np.float32(FADING) ** ages[number]
+        leaves: IntArray = self.followers[places].astype(np.int64)
+        if self.moves is not None:
+            leaves = self.moves.now[leaves]
+        leaves, amounts = summed(leaves, amounts)
         return leaves, amounts.astype(np.float32)
 
     def moved(self, leaf_now: IntArray, items: int) -> "Transitions":
-        """The same transitions in a catalogue of `items` where leaf i has become `leaf_now[i]`."""
-        counts = np.zeros(items, dtype=np.int64)
-        counts[leaf_now] = np.diff(self.start)
-        start = np.concatenate([[0], np.cumsum(counts)])
-        followers = np.asarray(leaf_now, dtype=np.int32)[self.followers]
-        if np.all(np.diff(leaf_now) > 0):  # rows stay in their order
-            return Transitions(start, followers, self.weights)
-        _, places = expanded(self.start, np.argsort(leaf_now, kind="stable"))
-        return Transitions(start, followers[places], self.weights[places])
+        """The same transitions in a catalogue of `items` where leaf i has become `leaf_now[i]`.
+
+        The table stays as it is, and what is asked of it is translated: writing tens of millions of
+        followers anew is a good part of a second, translating hundreds of them is nothing.
+        """
+        now = leaf_now if self.moves is None else leaf_now[self.moves.now]
+        before = np.full(items, -1)
+        before[now] = np.arange(len(now))
+        return replace(self, moves=Moves(now, before))
 
 
 def pairs_of(leaves: IntArray, owner: IntArray) -> tuple[IntArray, FloatArray]:

@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.live_catalogue`: what an edit costs in catalogues of any size.
 
-CPU seconds of one core, with vectors of width 64: from codes and vectors of the items that are put
+CPU seconds of one core and seconds by the clock: from codes and vectors of the items that are put
 to a recommender over the new state, and from hiding an item to a recommender that knows it. What
 giving items their codes costs does not depend on the size and is not in it.
 """
@@ -19,7 +19,7 @@ from model.edited_bundle import with_items
 from model.insertion import NewItems, NodeSums
 from model.new_items import NewItem
 from model.recommender import Recommender
-from tests.benchmarks.synthetic_catalogue import CODES, WIDTH, synthetic_bundle
+from tests.benchmarks.synthetic_catalogue import CODES, synthetic_bundle
 from tests.model.training.evaluation.toy_bundle import ToyGraphs
 
 ROUNDS = 3
@@ -31,7 +31,8 @@ def put(bundle: Bundle, recommender: Recommender, count: int, sums: NodeSums) ->
     names = [f"new {number}" for number in range(count)]
     items = [NewItem(name, f"Something {name}", paths=(("category 1",),)) for name in names]
     codes = generator.integers(CODES[0], size=(count, len(CODES)))
-    vectors = generator.normal(scale=0.3, size=(count, WIDTH)).astype(np.float32)
+    width = bundle.manifest.width
+    vectors = generator.normal(scale=0.3, size=(count, width)).astype(np.float32)
     state = with_items(bundle, items, NewItems(names, codes, vectors), sums=sums)
     _ = state.by_popularity, state.popularity_rank, state.shares_before
     recommender.over(state)
@@ -51,11 +52,13 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.live_catalogue")
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--width", type=int, default=256, help="of the vectors, as preset base")
     console = Console()
     console.print("| items | edit | CPU s | s |", "|---|---|---|---|", sep="\n")
-    for size in parser.parse_args().items:
+    given = parser.parse_args()
+    for size in given.items:
         with tempfile.TemporaryDirectory() as folder:
-            bundle = synthetic_bundle(size, Path(folder), ToyGraphs())
+            bundle = synthetic_bundle(size, Path(folder), ToyGraphs(), width=given.width)
             recommender, sums = Recommender(bundle), NodeSums(bundle.tree)
             hidden = bundle.as_of(1, np.array([size // 2]))
             edits = {

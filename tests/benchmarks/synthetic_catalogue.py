@@ -53,7 +53,7 @@ def draw_codes(items: int) -> AnyArray:
     return codes
 
 
-def write_tree(codes: AnyArray, folder: Path) -> float:
+def write_tree(codes: AnyArray, folder: Path, width: int = WIDTH) -> float:
     """Write the tree's three arrays; return the CPU seconds of building the trie."""
     began = time.process_time()
     trie, _ = Trie.build(codes)
@@ -62,9 +62,9 @@ def write_tree(codes: AnyArray, folder: Path) -> float:
     generator = np.random.default_rng(0)
     nodes = trie.node_count
     np.save(folder / "node_biases.npy", np.zeros(nodes, dtype=np.float32))
-    block = generator.normal(scale=0.3, size=(min(nodes, BLOCK_NODES), WIDTH)).astype(np.float32)
+    block = generator.normal(scale=0.3, size=(min(nodes, BLOCK_NODES), width)).astype(np.float32)
     vectors = np.lib.format.open_memmap(
-        folder / "node_vectors.npy", mode="w+", dtype=np.float32, shape=(nodes, WIDTH)
+        folder / "node_vectors.npy", mode="w+", dtype=np.float32, shape=(nodes, width)
     )
     for start in range(0, nodes, BLOCK_NODES):
         part = vectors[start : start + BLOCK_NODES]
@@ -119,13 +119,15 @@ def random_graphs(folder: Path) -> Graphs:
     return Graphs(folder, threads=1)
 
 
-def synthetic_bundle(items: int, folder: Path, graphs: Graphs | None = None) -> Bundle:
+def synthetic_bundle(
+    items: int, folder: Path, graphs: Graphs | None = None, *, width: int = WIDTH
+) -> Bundle:
     """An opened bundle whose items have one category each, named for its code.
 
-    Without `graphs` those of an untrained network are exported.
+    Without `graphs` those of an untrained network of width `WIDTH` are exported.
     """
     codes = draw_codes(items)
-    write_tree(codes, folder)
+    write_tree(codes, folder, width)
     loaded = load_tree(folder)
     trie = loaded.tree.trie
     codes = codes[np.lexsort(codes.T[::-1])]
@@ -139,7 +141,7 @@ def synthetic_bundle(items: int, folder: Path, graphs: Graphs | None = None) -> 
         ),
         items=items,
         nodes=trie.node_count,
-        width=WIDTH,
+        width=width,
         history_length=50,
         beam_width=50,
         score=ScoreFacts(

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.splice import Splice
+from model.splice import SMALL_BYTES, Splice, joined
 from model.strings import StringTable
 
 
@@ -51,3 +51,10 @@ def test_lists_go_and_come_whole(splice: Splice) -> None:
     both = dict(zip("abcdefgh", old, strict=False)) | dict(zip("ABCDEF", new, strict=False))
     table = StringTable(blob, offsets)
     assert [table[row] for row in range(len(table))] == [both[row] for row in expected(splice)]
+
+
+def test_what_two_threads_copy_is_what_one_does() -> None:
+    rows = SMALL_BYTES // 16
+    large = np.arange(2 * rows, dtype=np.int64).reshape(rows, 2)
+    parts = [large[:3], -large[:2], large[3 : rows // 2], large[:0], large[rows // 2 :]]
+    assert np.array_equal(joined(parts), np.concatenate(parts))
