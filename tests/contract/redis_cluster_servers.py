@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from service.redis_cluster import SLOTS, slot_of
-from tests.contract.redis_server import RedisServer, required_executable
+from tests.contract.redis_server import RedisServer, free_port, required_executable
+from tests.contract.redis_tls import Certificates
 
 MASTERS = 3
 NODE_TIMEOUT_MS = 1_000
@@ -23,27 +24,42 @@ _BUS_OFFSET = 10_000
 class ClusterServers:
     """Servers on free ports that form one cluster; masters come first in `servers`."""
 
-    def __init__(self, folder: Path, *, replicas: int, appendonly: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replicas: int,
+        appendonly: bool = False,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """With `certificates` all of them talk with TLS, but to the tests."""
         self.servers: list[RedisServer] = []
+        self._known_ports: list[int] = []
         for number in range(MASTERS * (1 + replicas)):
             own = folder / str(number)
             own.mkdir()
-            options = (
+            options = [
                 *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
                 # A lost master is no reason to refuse what the others have.
                 *("--cluster-require-full-coverage", "no"),
                 *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
-            )
+            ]
+            known = port_with_bus()
+            if certificates:
+                options += ["--tls-cluster", "yes", *certificates.options(known)]
             server = RedisServer(
                 required_executable(),
                 own,
                 appendonly=appendonly,
                 options=options,
-                port=port_with_bus(),
+                port=free_port() if certificates else known,
             )
             self.servers.append(server)
-        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+            self._known_ports.append(known)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self._known_ports)
         self.url = f"redis+cluster://{hosts}"
+        if certificates:
+            self.url = certificates.url(self.url)
 
     def start(self) -> None:
         for server in self.servers:
@@ -55,7 +71,7 @@ class ClusterServers:
             first, last = (SLOTS * one // MASTERS for one in (number, number + 1))
             _said(server, "CLUSTER", "ADDSLOTS", *range(first, last))
         for server in self.servers[1:]:
-            _said(server, "CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
+            _said(server, "CLUSTER", "MEET", "127.0.0.1", self._known_ports[0])
         self._wait_for("all know all", lambda server: server.known_nodes == len(self.servers))
         for number, server in enumerate(self.servers[MASTERS:]):
             _said(server, "CLUSTER", "REPLICATE", names[number % MASTERS])

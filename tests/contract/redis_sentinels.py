@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.contract.redis_server import RedisServer, free_port, required_executable
+from tests.contract.redis_tls import Certificates
 
 MASTER_NAME = "cofine"
 SENTINELS = 3
@@ -21,23 +22,37 @@ READY_SECONDS = 30.0
 class SentinelServers:
     """One master, two replicas and the sentinels that watch them."""
 
-    def __init__(self, folder: Path, *, appendonly: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, appendonly: bool = False, certificates: Certificates | None = None
+    ) -> None:
+        """With `certificates` all of them talk with TLS, but to the tests."""
         self._executable = required_executable()
+        self._certificates = certificates
         self.servers: list[RedisServer] = []
-        for number in range(3):
+        ports = [free_port() for _ in range(3)]
+        known = [free_port() for _ in ports] if certificates else ports
+        self._master_port = known[0]
+        for number, port in enumerate(ports):
             own = folder / str(number)
             own.mkdir()
             options = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
-            if self.servers:
-                options += ["--replicaof", "127.0.0.1", str(self.servers[0].port)]
+            if certificates:
+                options += certificates.options(known[number])
+            if number > 0:
+                options += ["--replicaof", "127.0.0.1", str(self._master_port)]
             self.servers.append(
-                RedisServer(self._executable, own, appendonly=appendonly, options=options)
+                RedisServer(
+                    self._executable, own, appendonly=appendonly, options=options, port=port
+                )
             )
         self._files = [folder / f"sentinel-{number}.conf" for number in range(SENTINELS)]
         self._ports = [free_port() for _ in self._files]
+        self._tls_ports = [free_port() for _ in self._files if certificates]
         self._processes: list[subprocess.Popen[bytes]] = []
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self._tls_ports or self._ports)
         self.url = f"redis+sentinel://{hosts}/{MASTER_NAME}"
+        if certificates:
+            self.url = certificates.url(self.url)
 
     @property
     def first_master(self) -> RedisServer:
@@ -46,8 +61,8 @@ class SentinelServers:
     def start(self) -> None:
         for server in self.servers:
             server.start()
-        for file, port in zip(self._files, self._ports, strict=True):
-            watched = f"sentinel monitor {MASTER_NAME} 127.0.0.1 {self.servers[0].port} 2"
+        for number, (file, port) in enumerate(zip(self._files, self._ports, strict=True)):
+            watched = f"sentinel monitor {MASTER_NAME} 127.0.0.1 {self._master_port} 2"
             lines = [
                 f"port {port}",
                 "bind 127.0.0.1",
@@ -56,6 +71,8 @@ class SentinelServers:
                 f"sentinel down-after-milliseconds {MASTER_NAME} {DOWN_AFTER_MS}",
                 f"sentinel failover-timeout {MASTER_NAME} 5000",
             ]
+            if self._certificates:
+                lines += self._certificates.settings(self._tls_ports[number])
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
             command = [self._executable, str(file), "--sentinel"]
             self._processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
