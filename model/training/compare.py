@@ -33,9 +33,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from model.errors import ConfigError
-from model.training.comparison import Comparison, Outcome, comparison_table, write_comparison
+from model.training.comparison import (
+    Comparison,
+    Outcome,
+    Ranking,
+    comparison_table,
+    write_comparison,
+)
 from model.training.config import RunConfig, read_toml, run_config, validated
-from model.training.evaluation.evaluate import GENERATOR, SERVED
+from model.training.evaluation.report import Evaluation
 from model.training.export import Stages
 from model.training.pipeline import StageRunner, Workspace, run_catalogue, run_learning
 
@@ -165,8 +171,7 @@ def _run(combination: Combination, console: Console) -> Outcome:
 
 def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcome:
     tokens = _json(stages.tokenized / "report.json")
-    rows = _json(combination.config.bundle / "evaluation.json")["rows"]
-    masked = {row["name"]: row["metrics"] for row in rows if row["seen_masked"]}
+    measured = Evaluation.model_validate(_json(combination.config.bundle / "evaluation.json"))
     before = tokens["collisions_before_residual"]
     return Outcome(
         dataset=combination.dataset,
@@ -174,12 +179,22 @@ def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcom
         seed=combination.seed,
         collision_rate=before["items_sharing_an_id"] / before["items"],
         codes_used={level["name"]: level["used"] for level in tokens["levels"]},
-        generator_ndcg=masked[GENERATOR]["ndcg@10"],
-        served_recall=masked[SERVED]["recall@10"],
-        served_ndcg=masked[SERVED]["ndcg@10"],
+        rankings=tuple(_rankings(measured)),
         fit_seconds=_json(own.stamp("tokenize"))["seconds"],
         train_seconds=_json(own.stamp("train"))["seconds"],
     )
+
+
+def _rankings(measured: Evaluation) -> Iterator[Ranking]:
+    lost = {error.name: error.relative_loss for error in measured.search_error}
+    for row in measured.rows:
+        yield Ranking(
+            name=row.name,
+            seen_masked=row.seen_masked,
+            recall=row.metrics["recall@10"],
+            ndcg=row.metrics["ndcg@10"],
+            lost=lost.get(row.name) if row.seen_masked else None,
+        )
 
 
 def _json(path: Path) -> Any:

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from model.errors import ConfigError
 from model.training.compare import compare, read_combinations
-from model.training.comparison import Comparison, Outcome, markdown
+from model.training.comparison import Comparison, Outcome, Ranking, markdown
+from model.training.evaluation.evaluate import GENERATOR, SERVED
 from tests.research_data import PROJECT
 
 TOML = """
@@ -50,7 +51,9 @@ def test_every_method_is_run_once_on_shared_stages(tmp_path: Path) -> None:
     ]
     kmeans, random = found.outcomes
     assert kmeans.codes_used.keys() != random.codes_used.keys()
-    assert all(0 <= one.collision_rate <= 1 and one.served_ndcg > 0 for one in found.outcomes)
+    assert all(
+        0 <= one.collision_rate <= 1 and one.ranking(SERVED).ndcg > 0 for one in found.outcomes
+    )
     written = json.loads((tmp_path / "runs" / "comparison.json").read_text())
     assert Comparison.model_validate(written) == found
     assert (tmp_path / "runs" / "comparison.png").stat().st_size > 1000
@@ -77,9 +80,11 @@ ONE = Outcome(
     seed=3,
     collision_rate=0.125,
     codes_used={"category": 4, "code_1": 16},
-    generator_ndcg=0.1,
-    served_recall=0.3,
-    served_ndcg=0.2,
+    rankings=(
+        Ranking(name=GENERATOR, seen_masked=True, recall=0.2, ndcg=0.1, lost=0.01),
+        Ranking(name=SERVED, seen_masked=True, recall=0.3, ndcg=0.2, lost=None),
+        Ranking(name=SERVED, seen_masked=False, recall=0.25, ndcg=0.15, lost=None),
+    ),
     fit_seconds=1.2,
     train_seconds=60,
 )
@@ -94,7 +99,12 @@ def test_an_unfinished_table_says_so() -> None:
 
 
 def test_several_seeds_have_a_mean() -> None:
-    other = ONE.model_copy(update={"seed": 4, "served_ndcg": 0.4, "train_seconds": 80.0})
+    generator, *served = ONE.rankings
+    better = (
+        generator.model_copy(update={"lost": 0.03}),
+        *(each.model_copy(update={"ndcg": 2 * each.ndcg}) for each in served),
+    )
+    other = ONE.model_copy(update={"seed": 4, "rankings": better, "train_seconds": 80.0})
     alone = ONE.model_copy(update={"method": "simcit"})
 
     text = markdown(Comparison(planned=3, outcomes=[ONE, other, alone]))
@@ -102,6 +112,9 @@ def test_several_seeds_have_a_mean() -> None:
     mean = "| shop | opq | mean of 2 | 12.5% |  | 0.1000 | 0.3000 | 0.3000 | 1 | 70 |"
     assert text.splitlines()[4] == mean
     assert text.count("mean") == 1
+    assert "| shop | opq | 2 | generator alone | masked | 0.2000 | 0.1000 | 2.0% |" in text
+    assert "| shop | opq | 2 | served ranking | masked | 0.3000 | 0.3000 |  |" in text
+    assert "| shop | opq | 2 | served ranking | kept | 0.2500 | 0.2250 |  |" in text
 
 
 def test_three_seeds_of_the_preset_are_an_example() -> None:
