@@ -35,6 +35,7 @@ from model.training.evaluation.report import plot_training
 from model.training.evidence import batch_evidence
 from model.training.histories import HeldOut
 from model.training.losses import Positions, generator_loss, item_head_loss, path_choices
+from model.training.memory import keep_freed_memory
 from model.training.network import Network, NetworkShape
 from model.training.stage_files import save_json
 from model.training.teaching import Lessons, Teaching
@@ -128,6 +129,7 @@ class TrainingRun:
     """The state of one training: network, optimizer and what validation said so far."""
 
     def __init__(self, config: TrainConfig, data: TrainingSet) -> None:
+        keep_freed_memory()
         torch.manual_seed(config.seed)
         accelerator = "cpu" if config.device == "cpu" else config.device
         on_gpu = config.device != "cpu" and torch.cuda.is_available()
