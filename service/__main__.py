@@ -15,6 +15,7 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from threadpoolctl import threadpool_limits
 
 from model.errors import ModelError
 from service.app import create_app
@@ -86,6 +87,9 @@ def main() -> None:
         sys.stderr.write(f"cofine-service: {type(error).__name__}: {reason}\n")
         sys.exit(EXIT_UNUSABLE)
     sys.setswitchinterval(SWITCH_SECONDS)
+    # Each worker multiplies alone. More threads of NumPy's BLAS gain nothing on matrices this small
+    # and wait for the next ones by turning in circles: several times the time of a request.
+    threadpool_limits(1)
     listener = start_logging(settings.log_level)
     try:
         DrainingServer(app, settings).run()

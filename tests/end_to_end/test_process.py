@@ -21,6 +21,7 @@ from tests.end_to_end.service_process import (
     ServiceProcess,
     all_at_once,
     environment,
+    free_port,
     recommend,
     running_service,
     wait_until,
@@ -53,6 +54,45 @@ def test_the_service_imports_no_module_of_the_offline_half() -> None:
     assert "onnxruntime" in modules
     offline = {*OFFLINE_ONLY, "model.training"}
     assert not [name for name in modules if name in offline]
+
+
+WATCHED = """
+import json, os, signal, sys, threading, time, urllib.request
+from threadpoolctl import threadpool_info
+import service.__main__
+
+def is_ready():
+    try:
+        return urllib.request.urlopen(sys.argv[1]).status == 200
+    except OSError:
+        return False
+
+def watch():
+    while not is_ready():
+        time.sleep(0.05)
+    print(json.dumps([each["num_threads"] for each in threadpool_info()]), file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=watch, daemon=True).start()
+service.__main__.main()
+"""
+
+
+def test_each_worker_multiplies_alone(shop_bundle: Path, tmp_path: Path) -> None:
+    port = free_port()
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED, f"http://127.0.0.1:{port}/readyz"],
+        env=environment(bundle=shop_bundle.resolve(), port=port, drain_seconds=0)
+        | {"OPENBLAS_NUM_THREADS": "4"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=True,
+    )
+    threads = json.loads(ended.stderr)
+    assert threads, "NumPy has a library for products of matrices"
+    assert set(threads) == {1}
 
 
 def remove_all(bundle: Path) -> None:
