@@ -16,6 +16,9 @@ method = "simcit"
 [methods.simcit-of-beauty]      # codebooks of another data set
 fitted_on = "beauty/simcit"
 
+[methods.kmeans-no-positions]   # its network is trained otherwise
+train = { positions = false }
+
 [train]                         # a recipe short enough to be run for each
 epochs = 6
 
@@ -114,7 +117,9 @@ def _combinations(config: CompareConfig, path: Path) -> Iterator[Combination]:
                 continue  # its own codebooks: that is the method itself
             for seed in config.seeds:
                 given = _given(config, f"{dataset}/{method}/seed-{seed}", source, seed)
-                given["tokenize"] |= _method(config, settings, seed, path)
+                own = _method(config, settings, seed, path)
+                given["train"] |= _own_training(own, f"{path}: methods.{method}")
+                given["tokenize"] |= own
                 yield Combination(dataset, method, seed, run_config(given, path))
 
 
@@ -139,7 +144,7 @@ def _given(
 def _method(
     config: CompareConfig, settings: Mapping[str, Any], seed: int, path: Path
 ) -> dict[str, Any]:
-    """The method's own [tokenize] settings."""
+    """The method's own settings: those of [tokenize], and `train` with those of [train]."""
     own = dict(settings)
     fitted_on = own.pop("fitted_on", None)
     if fitted_on is None:
@@ -152,6 +157,16 @@ def _method(
         )
     folder = path.resolve().parent / config.workspace / dataset / method / f"seed-{seed}"
     return config.methods[method] | own | {"fitted": str(Workspace(folder).stages().tokenized)}
+
+
+def _own_training(method: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take `train` out of a method's settings."""
+    own = method.pop("train", {})
+    if not isinstance(own, dict):
+        raise ConfigError(
+            f"{where}.train must be a table, as in train = {{ positions = false }}; got {own!r}"
+        )
+    return own
 
 
 def _run(combination: Combination, console: Console) -> Outcome:

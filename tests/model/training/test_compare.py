@@ -71,6 +71,21 @@ def test_codebooks_of_another_data_set_must_be_in_the_file(tmp_path: Path) -> No
         compare(path, Console(quiet=True))
 
 
+def test_a_method_may_be_trained_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "compare.toml"
+    own = "[methods.flat]\ntrain = { positions = false }\n"
+    path.write_text(TOML + own, encoding="utf-8")
+
+    kmeans, _, flat = read_combinations(path)
+
+    assert (kmeans.config.train.positions, flat.config.train.positions) == (True, False)
+    assert kmeans.config.train.width == flat.config.train.width == 8
+    assert kmeans.config.tokenize == flat.config.tokenize
+    path.write_text(TOML + "[methods.flat]\ntrain = 8\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"methods\.flat\.train must be a table.*got 8"):
+        read_combinations(path)
+
+
 ONE = Outcome(
     dataset="shop",
     method="opq",
