@@ -1,6 +1,7 @@
 """What the tokenizers that learn an encoder share: perceptrons, their export, the training loop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -60,8 +61,27 @@ def fit_network(
 ) -> None:
     """Train a `TokenizerNetwork` on the items' views [N, E], and leave it in evaluation mode.
 
-    AdamW over shuffled batches; the same seed gives the same network on the same machine.
+    AdamW over shuffled batches; the same seed gives the same network on the same machine, in one
+    thread: a step is hundreds of small operations, and threads that wait for each other after every
+    one cost a busy machine many times what they save an idle one.
     """
+    with one_torch_thread():
+        _train(network, views, config, title)
+    network.eval()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let PyTorch use one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(network: Any, views: Sequence[FloatArray], config: TokenizeConfig, title: str) -> None:
     rows = [torch.from_numpy(view) for view in views]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     network.train()
@@ -73,7 +93,6 @@ def fit_network(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    network.eval()
 
 
 def _layer(linear: nn.Linear) -> Layer:
