@@ -22,6 +22,7 @@ train = { positions = false }
 [train]                         # a recipe short enough to be run for each
 epochs = 6
 
+Where [datasets.x] has `cold_items`, the items held out are measured as new ones, too.
 Every combination keeps its results in `<workspace>/<data set>/<method>/seed-<seed>`, those of the
 same data set share `prepare` and `embed`; what is there is not made again.
 """
@@ -36,11 +37,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from model.errors import ConfigError
-from model.training.comparison import Comparison, Outcome, comparison_table, write_comparison
+from model.training.comparison import (
+    ColdOutcome,
+    Comparison,
+    Outcome,
+    comparison_table,
+    write_comparison,
+)
 from model.training.config import RunConfig, read_toml, run_config, validated
+from model.training.evaluation.cold import ColdEvaluation, evaluate_cold
 from model.training.evaluation.evaluate import GENERATOR, SERVED
 from model.training.export import Stages
-from model.training.pipeline import StageRunner, Workspace, run_catalogue, run_learning
+from model.training.pipeline import Stage, StageRunner, Workspace, run_catalogue, run_learning
+
+COLD = "cold.json"
+"""What a combination's held-out items were measured as, in its workspace."""
 
 
 class CompareConfig(BaseModel):
@@ -174,8 +185,25 @@ def _run(combination: Combination, console: Console) -> Outcome:
     shared = StageRunner(Workspace(combination.shared), console)
     oracle = run_catalogue(config, shared, stages)
     own = Workspace(config.workspace)
-    run_learning(config, StageRunner(own, console, shared.lineage), stages, oracle)
-    return _outcome(combination, stages, own)
+    runner = StageRunner(own, console, shared.lineage)
+    run_learning(config, runner, stages, oracle)
+    if config.prepare is None or not config.prepare.cold_items:
+        return _outcome(combination, stages, own)
+    runner.run(_cold(config, stages))
+    return _outcome(combination, stages, own).model_copy(update={"cold": _cold_outcome(own)})
+
+
+def _cold(config: RunConfig, stages: Stages) -> Stage:
+    """Measure the items that were held out."""
+    users, output = config.evaluate.users, config.workspace / COLD
+    return Stage(
+        "evaluate-cold",
+        users,
+        (stages.prepared / "report.json", config.bundle / "manifest.json"),
+        output,
+        lambda: evaluate_cold(config.bundle, stages.prepared, users=users, output=output),
+        clear=False,
+    )
 
 
 def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcome:
@@ -194,6 +222,16 @@ def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcom
         served_ndcg=masked[SERVED]["ndcg@10"],
         fit_seconds=_json(own.stamp("tokenize"))["seconds"],
         train_seconds=_json(own.stamp("train"))["seconds"],
+    )
+
+
+def _cold_outcome(own: Workspace) -> ColdOutcome:
+    found = ColdEvaluation.model_validate_json((own.path / COLD).read_bytes())
+    return ColdOutcome(
+        recall=found.cold_recall,
+        popularity_recall=found.cold_popularity_recall,
+        others_ndcg=found.warm_ndcg_before,
+        cost=found.cost(),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +24,23 @@ HEADINGS = (
     "tokenize s",
     "train s",
 )
+COLD_HEADINGS = ("new items R@10", "of popularity", "others N@10", "lost to the new")
+
+
+class ColdOutcome(BaseModel):
+    """How well items are found that training never saw, and at what cost for the others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recall: float = Field(description="Recall@10 of the served ranking where they came next")
+    popularity_recall: float = Field(description="of popularity")
+    others_ndcg: float = Field(description="served NDCG@10 for all other items, before they come")
+    cost: float = Field(description="the share of it that is lost once they are there")
+
+    def cells(self) -> list[str]:
+        """Return the outcome as text, by `COLD_HEADINGS`."""
+        recalls = [f"{each:.4f}" for each in (self.recall, self.popularity_recall)]
+        return [*recalls, f"{self.others_ndcg:.4f}", f"{self.cost:.1%}"]
 
 
 class Outcome(BaseModel):
@@ -42,9 +60,11 @@ class Outcome(BaseModel):
     served_ndcg: float = Field(description="NDCG@10 of the served ranking, likewise")
     fit_seconds: float = Field(description="of the stage tokenize")
     train_seconds: float = Field(description="of the stage train")
+    cold: ColdOutcome | None = Field(None, description="where the data set holds items out")
 
     def cells(self) -> list[str]:
-        """Return the outcome as text, by `HEADINGS`."""
+        """Return the outcome as text, by `HEADINGS` and, with held-out items, `COLD_HEADINGS`."""
+        cold = self.cold.cells() if self.cold else []
         return [
             self.dataset,
             self.method,
@@ -56,6 +76,7 @@ class Outcome(BaseModel):
             f"{self.served_ndcg:.4f}",
             f"{self.fit_seconds:.0f}",
             f"{self.train_seconds:.0f}",
+            *cold,
         ]
 
 
@@ -66,6 +87,10 @@ class Comparison(BaseModel):
 
     planned: int = Field(description="combinations that there will be")
     outcomes: list[Outcome]
+
+    def headings(self) -> list[str]:
+        """Return what stands above the cells."""
+        return [*HEADINGS, *(COLD_HEADINGS if any(each.cold for each in self.outcomes) else ())]
 
     def lines(self) -> Iterator[list[str]]:
         """Yield the cells of every outcome, and of the mean where a method has several seeds."""
@@ -81,7 +106,15 @@ def _mean(seeds: Sequence[Outcome]) -> list[str]:
     first = seeds[0]
     numbers = ("collision_rate", "generator_ndcg", "served_recall", "served_ndcg")
     seconds = ("fit_seconds", "train_seconds")
-    means = {name: mean(getattr(each, name) for each in seeds) for name in numbers + seconds}
+    means: dict[str, Any] = {
+        name: mean(getattr(each, name) for each in seeds) for name in numbers + seconds
+    }
+    cold = [each.cold for each in seeds if each.cold]
+    if cold:
+        names = ColdOutcome.model_fields
+        means["cold"] = ColdOutcome(
+            **{name: mean(getattr(each, name) for each in cold) for name in names}
+        )
     cells = first.model_copy(update=means).cells()
     cells[HEADINGS.index("seed")] = f"mean of {len(seeds)}"
     cells[HEADINGS.index("codes used")] = ""
@@ -99,7 +132,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """Return the table as Markdown; says where combinations are missing."""
-    rows = [list(HEADINGS), ["---"] * len(HEADINGS)]
+    headings = comparison.headings()
+    rows = [headings, ["---"] * len(headings)]
     rows += comparison.lines()
     lines = [f"| {' | '.join(row)} |" for row in rows]
     missing = comparison.planned - len(comparison.outcomes)
@@ -110,7 +144,7 @@ def markdown(comparison: Comparison) -> str:
 def comparison_table(comparison: Comparison) -> Table:
     """Return the table for a terminal."""
     table = Table(title="Tokenizers")
-    for heading in HEADINGS:
+    for heading in comparison.headings():
         table.add_column(heading)
     for cells in comparison.lines():
         table.add_row(*cells)
