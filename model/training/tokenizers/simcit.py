@@ -87,7 +87,7 @@ class SimcitNetwork(nn.Module):
 
     def _soft(self, fused: Tensor, temperature: float) -> list[Tensor]:
         """Return the sums [B, F] of the first, the first two, ... of the soft codewords."""
-        left, sums = fused, []
+        left, sums = fused, list[Tensor]()
         for book in self.codebooks:
             logits = -torch.cdist(left, book).square()
             # Gumbel noise lets a code be chosen that is not the nearest yet.

@@ -8,6 +8,7 @@ and the penalty for items that share an ID, which buckets resolve.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,7 +65,7 @@ class CategoryClassifier(nn.Module):
         return total
 
 
-def _numbered(prefixes: Sequence[CategoryPath], depth: int) -> IntArray:
+def _numbered(prefixes: Sequence[CategoryPath], depth: int) -> npt.NDArray[np.int64]:
     known = sorted({prefix for prefix in prefixes if len(prefix) == depth})
     number = {prefix: place for place, prefix in enumerate(known)}
     labels = (number.get(prefix, UNKNOWN) for prefix in prefixes)
