@@ -16,9 +16,13 @@ method = "simcit"
 [methods.simcit-of-beauty]      # codebooks of another data set
 fitted_on = "beauty/simcit"
 
+[methods.kmeans-no-positions]   # its network is trained otherwise
+train = { positions = false }
+
 [train]                         # a recipe short enough to be run for each
 epochs = 6
 
+Where [datasets.x] has `cold_items`, the items held out are measured as new ones, too.
 Every combination keeps its results in `<workspace>/<data set>/<method>/seed-<seed>`, those of the
 same data set share `prepare` and `embed`; what is there is not made again.
 """
@@ -34,6 +38,7 @@ from rich.console import Console
 
 from model.errors import ConfigError
 from model.training.comparison import (
+    ColdOutcome,
     Comparison,
     Outcome,
     Ranking,
@@ -41,9 +46,13 @@ from model.training.comparison import (
     write_comparison,
 )
 from model.training.config import RunConfig, read_toml, run_config, validated
+from model.training.evaluation.cold import ColdEvaluation, evaluate_cold
 from model.training.evaluation.report import Evaluation
 from model.training.export import Stages
-from model.training.pipeline import StageRunner, Workspace, run_catalogue, run_learning
+from model.training.pipeline import Stage, StageRunner, Workspace, run_catalogue, run_learning
+
+COLD = "cold.json"
+"""What a combination's held-out items were measured as, in its workspace."""
 
 
 class CompareConfig(BaseModel):
@@ -120,7 +129,9 @@ def _combinations(config: CompareConfig, path: Path) -> Iterator[Combination]:
                 continue  # its own codebooks: that is the method itself
             for seed in config.seeds:
                 given = _given(config, f"{dataset}/{method}/seed-{seed}", source, seed)
-                given["tokenize"] |= _method(config, settings, seed, path)
+                own = _method(config, settings, seed, path)
+                given["train"] |= _own_training(own, f"{path}: methods.{method}")
+                given["tokenize"] |= own
                 yield Combination(dataset, method, seed, run_config(given, path))
 
 
@@ -145,7 +156,7 @@ def _given(
 def _method(
     config: CompareConfig, settings: Mapping[str, Any], seed: int, path: Path
 ) -> dict[str, Any]:
-    """The method's own [tokenize] settings."""
+    """The method's own settings: those of [tokenize], and `train` with those of [train]."""
     own = dict(settings)
     fitted_on = own.pop("fitted_on", None)
     if fitted_on is None:
@@ -160,13 +171,40 @@ def _method(
     return config.methods[method] | own | {"fitted": str(Workspace(folder).stages().tokenized)}
 
 
+def _own_training(method: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take `train` out of a method's settings."""
+    own = method.pop("train", {})
+    if not isinstance(own, dict):
+        raise ConfigError(
+            f"{where}.train must be a table, as in train = {{ positions = false }}; got {own!r}"
+        )
+    return own
+
+
 def _run(combination: Combination, console: Console) -> Outcome:
     config, stages = combination.config, combination.stages()
     shared = StageRunner(Workspace(combination.shared), console)
     oracle = run_catalogue(config, shared, stages)
     own = Workspace(config.workspace)
-    run_learning(config, StageRunner(own, console, shared.lineage), stages, oracle)
-    return _outcome(combination, stages, own)
+    runner = StageRunner(own, console, shared.lineage)
+    run_learning(config, runner, stages, oracle)
+    if config.prepare is None or not config.prepare.cold_items:
+        return _outcome(combination, stages, own)
+    runner.run(_cold(config, stages))
+    return _outcome(combination, stages, own).model_copy(update={"cold": _cold_outcome(own)})
+
+
+def _cold(config: RunConfig, stages: Stages) -> Stage:
+    """Measure the items that were held out."""
+    users, output = config.evaluate.users, config.workspace / COLD
+    return Stage(
+        "evaluate-cold",
+        users,
+        (stages.prepared / "report.json", config.bundle / "manifest.json"),
+        output,
+        lambda: evaluate_cold(config.bundle, stages.prepared, users=users, output=output),
+        clear=False,
+    )
 
 
 def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcome:
@@ -195,6 +233,16 @@ def _rankings(measured: Evaluation) -> Iterator[Ranking]:
             ndcg=row.metrics["ndcg@10"],
             lost=lost.get(row.name) if row.seen_masked else None,
         )
+
+
+def _cold_outcome(own: Workspace) -> ColdOutcome:
+    found = ColdEvaluation.model_validate_json((own.path / COLD).read_bytes())
+    return ColdOutcome(
+        recall=found.cold_recall,
+        popularity_recall=found.cold_popularity_recall,
+        others_ndcg=found.warm_ndcg_before,
+        cost=found.cost(),
+    )
 
 
 def _json(path: Path) -> Any:

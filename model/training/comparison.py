@@ -1,10 +1,9 @@
 """What a comparison of tokenizers found, as data, JSON, Markdown, terminal table and picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +25,7 @@ HEADINGS = (
     "tokenize s",
     "train s",
 )
+COLD_HEADINGS = ("new items R@10", "of popularity", "others N@10", "lost to the new")
 RANKING_HEADINGS = (
     *("data set", "tokenizer", "seeds", "ranking", "seen items", "R@10", "N@10"),
     "lost to the beam",
@@ -46,6 +46,22 @@ class Ranking(BaseModel):
     )
 
 
+class ColdOutcome(BaseModel):
+    """How well items are found that training never saw, and at what cost for the others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recall: float = Field(description="Recall@10 of the served ranking where they came next")
+    popularity_recall: float = Field(description="of popularity")
+    others_ndcg: float = Field(description="served NDCG@10 for all other items, before they come")
+    cost: float = Field(description="the share of it that is lost once they are there")
+
+    def cells(self) -> list[str]:
+        """Return the outcome as text, by `COLD_HEADINGS`."""
+        recalls = [f"{each:.4f}" for each in (self.recall, self.popularity_recall)]
+        return [*recalls, f"{self.others_ndcg:.4f}", f"{self.cost:.1%}"]
+
+
 class Outcome(BaseModel):
     """One data set, one method, one seed."""
 
@@ -61,6 +77,7 @@ class Outcome(BaseModel):
     rankings: tuple[Ranking, ...]
     fit_seconds: float = Field(description="of the stage tokenize")
     train_seconds: float = Field(description="of the stage train")
+    cold: ColdOutcome | None = Field(None, description="where the data set holds items out")
 
     def ranking(self, name: str) -> Ranking:
         """Return one that leaves seen items out.
@@ -74,8 +91,9 @@ class Outcome(BaseModel):
         raise KeyError(f"no ranking {name!r} without seen items")
 
     def cells(self) -> list[str]:
-        """Return the outcome as text, by `HEADINGS`."""
+        """Return the outcome as text, by `HEADINGS` and, with held-out items, `COLD_HEADINGS`."""
         generator, served = self.ranking(GENERATOR), self.ranking(SERVED)
+        cold = self.cold.cells() if self.cold else []
         return [
             self.dataset,
             self.method,
@@ -87,6 +105,7 @@ class Outcome(BaseModel):
             f"{served.ndcg:.4f}",
             f"{self.fit_seconds:.0f}",
             f"{self.train_seconds:.0f}",
+            *cold,
         ]
 
 
@@ -97,6 +116,10 @@ class Comparison(BaseModel):
 
     planned: int = Field(description="combinations that there will be")
     outcomes: list[Outcome]
+
+    def headings(self) -> list[str]:
+        """Return what stands above the cells."""
+        return [*HEADINGS, *(COLD_HEADINGS if any(each.cold for each in self.outcomes) else ())]
 
     def lines(self) -> Iterator[list[str]]:
         """Yield the cells of every outcome, and of the mean where a method has several seeds."""
@@ -128,21 +151,25 @@ class Comparison(BaseModel):
 def _mean(seeds: Sequence[Outcome]) -> Outcome:
     """What seeds of one method have on average; codes are those of the first."""
     numbers = ("collision_rate", "fit_seconds", "train_seconds")
-    means: dict[str, Any] = {name: mean(getattr(each, name) for each in seeds) for name in numbers}
     of_each = zip(*(outcome.rankings for outcome in seeds), strict=True)
-    means["rankings"] = tuple(map(_mean_ranking, of_each))
-    return seeds[0].model_copy(update=means)
+    cold = [each.cold for each in seeds if each.cold]
+    return seeds[0].model_copy(
+        update={
+            **_means(seeds, numbers),
+            "rankings": tuple(map(_mean_ranking, of_each)),
+            "cold": ColdOutcome(**_means(cold, ColdOutcome.model_fields)) if cold else None,
+        }
+    )
 
 
 def _mean_ranking(seeds: Sequence[Ranking]) -> Ranking:
     lost = [each.lost for each in seeds if each.lost is not None]
-    return seeds[0].model_copy(
-        update={
-            "recall": mean(each.recall for each in seeds),
-            "ndcg": mean(each.ndcg for each in seeds),
-            "lost": mean(lost) if lost else None,
-        }
-    )
+    means = _means(seeds, ("recall", "ndcg"))
+    return seeds[0].model_copy(update={**means, "lost": mean(lost) if lost else None})
+
+
+def _means(seeds: Sequence[BaseModel], names: Iterable[str]) -> dict[str, float]:
+    return {name: mean(getattr(each, name) for each in seeds) for name in names}
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
@@ -157,7 +184,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 def markdown(comparison: Comparison) -> str:
     """Return the tables as Markdown; says where combinations are missing."""
     tables = [
-        markdown_table(HEADINGS, comparison.lines()),
+        markdown_table(comparison.headings(), comparison.lines()),
         markdown_table(RANKING_HEADINGS, comparison.ranking_lines()),
     ]
     missing = comparison.planned - len(comparison.outcomes)
@@ -168,7 +195,7 @@ def markdown(comparison: Comparison) -> str:
 def comparison_table(comparison: Comparison) -> Table:
     """Return the table for a terminal."""
     table = Table(title="Tokenizers")
-    for heading in HEADINGS:
+    for heading in comparison.headings():
         table.add_column(heading)
     for cells in comparison.lines():
         table.add_row(*cells)

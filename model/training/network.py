@@ -48,6 +48,10 @@ class NetworkShape:
     id_dropout: float
     category_levels: int = 1
     """Leading levels that spell the category"""
+    positions: bool = True
+    """Whether places in a history have an embedding"""
+    level_layers: bool = True
+    """Whether each level of the generator has layers of its own"""
 
 
 class ItemEncoder(nn.Module):
@@ -131,8 +135,10 @@ class HistoryEncoder(nn.Module):
 
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
-        self.position = nn.Embedding(shape.history_length, shape.width)
-        nn.init.normal_(self.position.weight, std=0.02)
+        self.position: nn.Embedding | None = None
+        if shape.positions:
+            self.position = nn.Embedding(shape.history_length, shape.width)
+            nn.init.normal_(self.position.weight, std=0.02)
         self.entry_norm = nn.LayerNorm(shape.width)
         self.dropout = nn.Dropout(shape.input_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
@@ -156,9 +162,9 @@ class HistoryEncoder(nn.Module):
         return encoded
 
     def _enter(self, items: Tensor) -> Tensor:
-        entered: Tensor = self.dropout(
-            self.entry_norm(items + self.position.weight[: items.shape[1]])
-        )
+        if self.position is not None:
+            items = items + self.position.weight[: items.shape[1]]
+        entered: Tensor = self.dropout(self.entry_norm(items))
         return entered
 
 
@@ -184,7 +190,9 @@ class Generator(nn.Module):
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         depths = len(shape.codebook_sizes) + 1
-        self.levels = nn.ModuleList(LevelQuery(shape) for _ in range(depths))
+        distinct = [LevelQuery(shape) for _ in range(depths if shape.level_layers else 1)]
+        # All depths may name the same layers: whoever reads them need not know.
+        self.levels = nn.ModuleList(distinct if shape.level_layers else distinct * depths)
         self.evidence_weights = nn.Parameter(torch.full((depths,), EVIDENCE_WEIGHT))
 
     def query(self, depth: int, h: Tensor, parents: Tensor) -> Tensor:

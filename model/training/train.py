@@ -108,6 +108,14 @@ class TrainConfig(BaseModel):
     diversity_penalty: bool = Field(
         default=False, description="diffusion: keep beams apart that share codes"
     )
+    positions: bool = Field(
+        default=True,
+        description="whether the encoder knows where in a history an item stands; for ablations",
+    )
+    level_layers: bool = Field(
+        default=True,
+        description="autoregressive: whether each level has layers of its own; for ablations",
+    )
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -119,10 +127,15 @@ class TrainConfig(BaseModel):
         return self
 
     def idle(self) -> set[str]:
-        """Settings that decide nothing: where it runs, and those of a decoder that is not used."""
+        """Settings that decide nothing.
+
+        Where it runs, those of a decoder that is not used, and ablations that are not asked for:
+        leaving these out lets a training go on that began before there were any.
+        """
+        whole = {name for name in ("positions", "level_layers") if getattr(self, name)}
         if self.decoder == "diffusion":
-            return {"device"}
-        return {"device", "decoder", "least_mask_ratio", "diversity_penalty"}
+            return {"device", "level_layers"} | whole
+        return {"device", "decoder", "least_mask_ratio", "diversity_penalty"} | whole
 
 
 class TrainingRun:
@@ -220,6 +233,8 @@ def build_network(config: TrainConfig, data: TrainingSet) -> Network:
         input_dropout=config.dropout if config.input_dropout is None else config.input_dropout,
         id_dropout=config.id_dropout,
         category_levels=category_levels(data.catalogue.levels),
+        positions=config.positions,
+        level_layers=config.level_layers,
     )
     codes = torch.from_numpy(data.catalogue.codes.astype(np.int64))
     text = torch.from_numpy(data.catalogue.text)

@@ -49,6 +49,10 @@ class ColdEvaluation(BaseModel):
     warm_ndcg_before: float = Field(description="NDCG@10 served on them without the new items")
     warm_ndcg_after: float = Field(description="and with them")
 
+    def cost(self) -> float:
+        """Return the share of the other items' NDCG@10 that is lost to the new ones."""
+        return 1 - self.warm_ndcg_after / self.warm_ndcg_before if self.warm_ndcg_before else 0.0
+
 
 @dataclass(frozen=True)
 class Question:
@@ -58,13 +62,16 @@ class Question:
     target: str
 
 
-def evaluate_cold(bundle: Path, prepared: Path, *, users: int | None = None) -> ColdEvaluation:
-    """Measure, print a table, and write cold.json beside the prepared folder.
+def evaluate_cold(
+    bundle: Path, prepared: Path, *, users: int | None = None, output: Path | None = None
+) -> ColdEvaluation:
+    """Measure, print a table, and write it as JSON.
 
     Args:
         bundle: made from `prepared`.
         prepared: with items held out.
         users: at most so many of either kind, drawn at random; all when not given.
+        output: the JSON file; cold.json beside the prepared folder when not given.
 
     Raises:
         StageError: `prepared` holds no items out.
@@ -93,7 +100,7 @@ def evaluate_cold(bundle: Path, prepared: Path, *, users: int | None = None) -> 
         warm_ndcg_before=ndcg_at(_served_ranks(Recommender(before), warm, "before"), CUTOFF),
         warm_ndcg_after=ndcg_at(_served_ranks(live, warm, "after"), CUTOFF),
     )
-    save_text(prepared.parent / "cold.json", found.model_dump_json(indent=2) + "\n")
+    save_text(output or prepared.parent / "cold.json", found.model_dump_json(indent=2) + "\n")
     Console().print(cold_table(found))
     return found
 
@@ -127,6 +134,7 @@ def cold_table(found: ColdEvaluation) -> Table:
         if "recall" in measure or "ndcg" in measure:
             users = found.cold_users if kind == "cold" else found.warm_users
             table.add_row(f"{kind} {measure.replace('_', ' ')}@10", f"{users:,}", f"{value:.4f}")
+    table.add_row("warm ndcg@10 lost", f"{found.warm_users:,}", f"{found.cost():.1%}")
     return table
 
 

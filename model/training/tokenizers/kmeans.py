@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import faiss
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from model.training.tokenizers.balance import balanced_codebook
 from model.types import FloatArray
 
 
@@ -18,10 +20,13 @@ def distinct_rows(vectors: FloatArray) -> FloatArray:
     return rows[np.sort(first)]
 
 
-def fit_codebook(vectors: FloatArray, codes: int, *, iterations: int, seed: int) -> FloatArray:
+def fit_codebook(
+    vectors: FloatArray, codes: int, *, iterations: int, seed: int, balanced: bool = False
+) -> FloatArray:
     """Return centroids [K, E] with K = min(codes, distinct rows of `vectors` [N, E]).
 
-    Every distinct vector counts once, so that copies of one item do not take several codes.
+    Every distinct vector counts once, so that copies of one item do not take several codes. If
+    `balanced`, centroids move on until they are nearest to about as many vectors each.
     Runs in one thread: with more, sums in another order would change the result.
     """
     points = distinct_rows(vectors)
@@ -37,16 +42,18 @@ def fit_codebook(vectors: FloatArray, codes: int, *, iterations: int, seed: int)
             max_points_per_centroid=1024,
         )
         kmeans.train(points)
-    centroids: FloatArray = np.asarray(kmeans.centroids, dtype=np.float32)
-    return centroids
+        centroids: FloatArray = np.asarray(kmeans.centroids, dtype=np.float32)
+        return balanced_codebook(points, centroids, iterations) if balanced else centroids
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let faiss use one thread: with more, sums in another order would change the result."""
-    threads = faiss.omp_get_max_threads()
+    """Let faiss and PyTorch use one: with more, sums in another order would change the result."""
+    threads = faiss.omp_get_max_threads(), torch.get_num_threads()
     faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(threads)
+        faiss.omp_set_num_threads(threads[0])
+        torch.set_num_threads(threads[1])

@@ -26,7 +26,13 @@ def fit_kmeans_levels(items: ItemFeatures, config: TokenizeConfig) -> list[Vecto
         if name == "collaborative" and not config.collaborative:
             continue
         vectors = view(view_name, items, books).vectors
-        book = fit_codebook(vectors, config.codes, iterations=config.iterations, seed=config.seed)
+        book = fit_codebook(
+            vectors,
+            config.codes,
+            iterations=config.iterations,
+            seed=config.seed,
+            balanced=config.balanced,
+        )
         books[name] = book
         level = Level(name, kind_of([view_name]), len(book))
         found.append(VectorQuantizer((level,), (view_name,), (book,)))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from model.item_features import ItemFeatures
 from model.quantizers import Layer, Layers
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.kmeans import distinct_rows
-from model.types import FloatArray
+from model.training.tokenizers.kmeans import distinct_rows, one_thread
+from model.types import AnyArray, FloatArray
 from model.views import view
 
 
@@ -56,12 +56,22 @@ def telling_views(names: Sequence[str], items: ItemFeatures) -> dict[str, FloatA
 
 
 def fit_network(
-    network: Any, views: Sequence[FloatArray], config: TokenizeConfig, title: str
+    network: Any, views: Sequence[AnyArray], config: TokenizeConfig, title: str
 ) -> None:
     """Train a `TokenizerNetwork` on the items' views [N, E], and leave it in evaluation mode.
 
-    AdamW over shuffled batches; the same seed gives the same network on the same machine.
+    What else its loss reads of each item may stand among the views.
+
+    AdamW over shuffled batches; the same seed gives the same network on the same machine, in one
+    thread: a step is hundreds of small operations, and threads that wait for each other after every
+    one cost a busy machine many times what they save an idle one.
     """
+    with one_thread():
+        _train(network, views, config, title)
+    network.eval()
+
+
+def _train(network: Any, views: Sequence[AnyArray], config: TokenizeConfig, title: str) -> None:
     rows = [torch.from_numpy(view) for view in views]
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
     network.train()
@@ -73,7 +83,6 @@ def fit_network(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    network.eval()
 
 
 def _layer(linear: nn.Linear) -> Layer:

@@ -3,6 +3,8 @@
 The strongest of the plain codes in GRID (arXiv 2507.22224), where it stands as RK-Means.
 """
 
+import numpy as np
+
 from model.codebook import nearest_codes
 from model.item_features import ItemFeatures
 from model.quantizers import VectorQuantizer
@@ -16,11 +18,22 @@ from model.views import view
 
 def fit_residual_kmeans(items: ItemFeatures, config: TokenizeConfig) -> list[VectorQuantizer]:
     """Return one quantizer of `config.levels` levels."""
-    left = view("text", items, {}).vectors
-    books: list[FloatArray] = []
-    for _ in range(config.levels):
-        book = fit_codebook(left, config.codes, iterations=config.iterations, seed=config.seed)
-        left = left - book[nearest_codes(left, book)]
-        books.append(book)
+    books = residual_codebooks(view("text", items, {}).vectors, config)
     levels = numbered_levels(LevelKind.TEXT, [len(book) for book in books])
     return [VectorQuantizer(levels, ("text",), tuple(books))]
+
+
+def residual_codebooks(vectors: FloatArray, config: TokenizeConfig) -> list[FloatArray]:
+    """Return the codebooks [K, E] of `config.levels` levels over `vectors` [N, E]."""
+    books: list[FloatArray] = []
+    for codes in config.sizes():
+        book = fit_codebook(
+            vectors,
+            codes,
+            iterations=config.iterations,
+            seed=config.seed,
+            balanced=config.balanced,
+        )
+        vectors = vectors - book[nearest_codes(vectors, book)]
+        books.append(np.ascontiguousarray(book))
+    return books

@@ -4,22 +4,21 @@ Each view has an encoder; attention fuses the encodings; the fused vector is qua
 and softly, ever harder as the temperature falls. The sum of the codewords has to tell, by InfoNCE,
 which item's view belongs to it, for every view. Codewords of a level are kept from pointing one
 way. What is exported assigns hard. Codebooks start from k-means of the untrained encodings, where
-the released code starts them at random.
+the released code starts them at random. Options: shares of the codes balanced over a batch, and
+codes that have to tell the category.
 """
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.codebook import nearest_codes
 from model.errors import ConfigError
 from model.item_features import ItemFeatures
 from model.quantizers import VectorQuantizer
+from model.training.tokenizers.balance import balanced_shares
 from model.training.tokenizers.config import TokenizeConfig
-from model.training.tokenizers.kmeans import fit_codebook
 from model.training.tokenizers.levels import kind_of, numbered_levels
 from model.training.tokenizers.networks import (
     array_of,
@@ -28,7 +27,9 @@ from model.training.tokenizers.networks import (
     perceptron,
     telling_views,
 )
-from model.types import FloatArray
+from model.training.tokenizers.residual_kmeans import residual_codebooks
+from model.training.tokenizers.supervision import CategoryClassifier, category_labels
+from model.types import FloatArray, IntArray
 
 CONTRAST = 0.07
 """Temperature of InfoNCE."""
@@ -40,7 +41,9 @@ class SimcitNetwork(nn.Module):
     Shapes: B items, V views, F width, L levels, K codes.
     """
 
-    def __init__(self, views: dict[str, FloatArray], config: TokenizeConfig) -> None:
+    def __init__(
+        self, views: dict[str, FloatArray], config: TokenizeConfig, labels: IntArray
+    ) -> None:
         super().__init__()
         self.config = config
         self.views = list(views)
@@ -53,8 +56,9 @@ class SimcitNetwork(nn.Module):
         rows = [torch.from_numpy(vectors) for vectors in views.values()]
         with torch.no_grad():
             _, fused = self(rows)
-        books = _residual_codebooks(array_of(fused), config)
+        books = residual_codebooks(array_of(fused), config)
         self.codebooks = nn.ParameterList([torch.from_numpy(book) for book in books])
+        self.classifier = CategoryClassifier(labels, config.width)
 
     def forward(self, rows: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Views [B, E] -> each view's encoding [B, F], and all of them fused [B, F]."""
@@ -64,26 +68,36 @@ class SimcitNetwork(nn.Module):
         return encoded, (weights * stacked).sum(dim=0)
 
     def loss(self, rows: Sequence[Tensor], progress: float) -> Tensor:
-        """Return InfoNCE between the codewords' sum and every view, plus the codewords' spread."""
+        """Return InfoNCE between the codewords' sum and every view, plus the codewords' spread.
+
+        The rows are the views' and, last, the categories, which the codewords have to tell, too.
+        """
         first, last = self.config.temperature
+        *rows, labels = rows
         encoded, fused = self(rows)
-        quantized = self.projection(self._soft(fused, first * (last / first) ** progress))
+        sums = self._soft(fused, first * (last / first) ** progress)
+        quantized = self.projection(sums[-1])
         total = _spread(list(self.codebooks))
+        total = total + self.config.category_weight * self.classifier.loss(sums, labels)
         for given, hidden in zip(rows, encoded, strict=True):
             present = given.any(dim=1)
             if int(present.sum()) > 1:
                 total = total + info_nce(quantized[present], self.projection(hidden[present]))
         return total
 
-    def _soft(self, fused: Tensor, temperature: float) -> Tensor:
-        left, quantized = fused, torch.zeros_like(fused)
+    def _soft(self, fused: Tensor, temperature: float) -> list[Tensor]:
+        """Return the sums [B, F] of the first, the first two, ... of the soft codewords."""
+        left, sums = fused, list[Tensor]()
         for book in self.codebooks:
             logits = -torch.cdist(left, book).square()
             # Gumbel noise lets a code be chosen that is not the nearest yet.
             noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1 - 1e-6)))
-            chosen = torch.softmax((logits + noise * temperature) / temperature, dim=1) @ book
-            left, quantized = left - chosen, quantized + chosen
-        return quantized
+            scores = (logits + noise * temperature) / temperature
+            balanced = self.config.balanced
+            shares = balanced_shares(scores) if balanced else torch.softmax(scores, dim=1)
+            left = left - shares @ book
+            sums.append(fused - left)
+        return sums
 
     @torch.no_grad()
     def codes(self, rows: Sequence[Tensor]) -> Tensor:
@@ -127,7 +141,9 @@ def fit_simcit(items: ItemFeatures, config: TokenizeConfig) -> list[VectorQuanti
         ConfigError: `views` names what the catalogue does not have, or nothing is left of it.
     """
     views = simcit_views(items, config)
-    return [train_simcit(views, config).exported()] if views else []
+    if not views:
+        return []
+    return [train_simcit(views, config, category_labels(items.paths, config)).exported()]
 
 
 def simcit_views(items: ItemFeatures, config: TokenizeConfig) -> dict[str, FloatArray]:
@@ -139,26 +155,19 @@ def simcit_views(items: ItemFeatures, config: TokenizeConfig) -> dict[str, Float
     return telling_views(names, items)
 
 
-def train_simcit(views: dict[str, FloatArray], config: TokenizeConfig) -> SimcitNetwork:
-    """Return the network trained on views [N, E]."""
+def train_simcit(
+    views: dict[str, FloatArray], config: TokenizeConfig, labels: IntArray
+) -> SimcitNetwork:
+    """Return the network trained on views [N, E] of items with category `labels` [N, depths]."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network = SimcitNetwork(views, config)
-        fit_network(network, list(views.values()), config, "SimCIT")
+        network = SimcitNetwork(views, config, labels)
+        fit_network(network, [*views.values(), labels], config, "SimCIT")
     return network
 
 
 def _default_views(items: ItemFeatures) -> tuple[str, ...]:
     return ("category", "title", "description", "brand", "collaborative", *items.embeddings)
-
-
-def _residual_codebooks(vectors: FloatArray, config: TokenizeConfig) -> list[FloatArray]:
-    books: list[FloatArray] = []
-    for _ in range(config.levels):
-        book = fit_codebook(vectors, config.codes, iterations=config.iterations, seed=config.seed)
-        vectors = vectors - book[nearest_codes(vectors, book)]
-        books.append(np.ascontiguousarray(book))
-    return books
 
 
 def _spread(books: Sequence[Tensor]) -> Tensor:

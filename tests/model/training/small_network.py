@@ -1,5 +1,8 @@
 """Networks over random catalogues, small enough to compute everything by brute force."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,14 +14,15 @@ from model.trie import Trie
 
 
 def small_network(
-    items: int = 40, codebooks: tuple[int, ...] = (3, 4, 2), *, seed: int = 0, dropout: float = 0.0
+    items: int = 40, codebooks: tuple[int, ...] = (3, 4, 2), *, seed: int = 0, **changes: Any
 ) -> tuple[Network, Trie]:
     """A network in evaluation mode whose parameters are all random, and its trie.
 
-    Item 0 was never trained on. Some semantic IDs are shared, some nodes have one child.
+    Item 0 was never trained on. Some semantic IDs are shared, some nodes have one child. `changes`
+    are of its shape.
     """
-    parts, trie = small_parts(items, codebooks, seed=seed, dropout=dropout)
-    network = Network(*parts)
+    (shape, _, *tensors), trie = small_parts(items, codebooks, seed=seed)
+    network = Network(replace(shape, **changes), trie, *tensors)
     _randomize(network)
     return network.eval(), trie
 
@@ -34,7 +38,7 @@ def small_diffusion_network(
 
 
 def small_parts(
-    items: int, codebooks: tuple[int, ...], *, seed: int, dropout: float = 0.0
+    items: int, codebooks: tuple[int, ...], *, seed: int
 ) -> tuple[tuple[NetworkShape, Trie, Tensor, Tensor, Tensor], Trie]:
     """What a network is made of, and its trie once more."""
     torch.manual_seed(seed)
@@ -48,8 +52,8 @@ def small_parts(
         history_length=6,
         text_width=5,
         codebook_sizes=codebooks,
-        dropout=dropout,
-        input_dropout=dropout,
+        dropout=0.0,
+        input_dropout=0.0,
         id_dropout=0.5,
     )
     text = torch.randn(items, 7)

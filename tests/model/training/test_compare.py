@@ -1,13 +1,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from model.bundle import Bundle
 from model.errors import ConfigError
-from model.training.compare import compare, read_combinations
-from model.training.comparison import Comparison, Outcome, Ranking, markdown
+from model.quantizer_files import read_quantizers
+from model.quantizers import assign
+from model.tokens import levels_from_json
+from model.training.compare import Combination, compare, read_combinations
+from model.training.comparison import ColdOutcome, Comparison, Outcome, Ranking, markdown
+from model.training.embedding.text_encoder import PACKAGED_MODEL, missing_packages
 from model.training.evaluation.evaluate import GENERATOR, SERVED
+from model.training.synthesis.synthesize import SynthesizeConfig, synthesize
+from model.training.tokenizers.tokenize import read_features
+from model.types import AnyArray
+from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
 TOML = """
@@ -66,12 +76,120 @@ def test_every_method_is_run_once_on_shared_stages(tmp_path: Path) -> None:
     assert checkpoint.stat().st_mtime_ns == made
 
 
+TWO_SHOPS = f"""
+workspace = "runs"
+preset = "tiny"
+
+[datasets.first]
+items = "first/items.parquet"
+events = "first/events.parquet"
+cold_items = 0.2
+
+[datasets.second]
+items = "second/items.parquet"
+events = "second/events.parquet"
+
+[methods.kmeans]
+method = "kmeans"
+train = {{ positions = false, level_layers = false }}
+
+[methods.kmeans-of-first]
+fitted_on = "first/kmeans"
+
+[embed]
+model = "{PACKAGED_MODEL}"
+
+[tokenize]
+codes = 16
+
+[train]
+width = 8
+epochs = 1
+validation_users = 20
+
+[evaluate]
+exhaustive_users = 0
+users = 40
+"""
+
+
+def codes_by_stage(workspace: Path) -> AnyArray:
+    codes: AnyArray = np.load(workspace / "tokenized" / "codes.npy")
+    return codes
+
+
+def codes_by_bundle(combination: Combination) -> AnyArray:
+    """The codes that what the bundle carries gives to the catalogue."""
+    bundle, stages = combination.config.bundle, combination.stages()
+    items, _ = read_features(combination.config.tokenize, stages.prepared, stages.embedded)
+    levels = levels_from_json(json.loads((bundle / "levels.json").read_text()))
+    return assign(read_quantizers(bundle), levels, items)
+
+
+@pytest.mark.slow
+def test_codebooks_of_one_shop_encode_another_and_new_items_are_measured(tmp_path: Path) -> None:
+    missing = missing_packages(PACKAGED_MODEL)
+    if missing:
+        skip_for_want_of(PACKAGED_MODEL, f"pip install {' '.join(missing)}")
+    for seed, name in enumerate(("first", "second"), 1):
+        synthesize(SynthesizeConfig(items=100, users=120, seed=seed), tmp_path / name)
+    path = tmp_path / "compare.toml"
+    path.write_text(TWO_SHOPS, encoding="utf-8")
+
+    found = compare(path, Console(quiet=True))
+
+    assert [(one.dataset, one.method) for one in found.outcomes] == [
+        ("first", "kmeans"),
+        ("second", "kmeans"),
+        ("second", "kmeans-of-first"),
+    ]
+    first, second, foreign = (
+        tmp_path / "runs" / one.dataset / one.method / "seed-0" for one in found.outcomes
+    )
+    for book in ("title", "description", "collaborative"):
+        own, taken, given = (
+            np.load(folder / "tokenized" / "codebooks" / f"{book}.npy")
+            for folder in (second, foreign, first)
+        )
+        assert np.array_equal(taken, given)
+        assert not np.array_equal(own, given)
+    assert len(Bundle.open(foreign / "bundle").catalog) == 100
+    assert np.array_equal(codes_by_bundle(read_combinations(path)[2]), codes_by_stage(foreign))
+    assert found.outcomes[2].codes_used["title"] > 1
+    assert found.outcomes[2].ranking(SERVED).ndcg > 0
+    assert [one.cold is not None for one in found.outcomes] == [True, False, False]
+    measured = json.loads((first / "cold.json").read_text())
+    assert measured["cold_items"] == 20
+    assert measured["warm_users"] <= 40
+    text = (tmp_path / "runs" / "comparison.md").read_text()
+    assert "lost to the new" in text
+
+    made = (first / "cold.json").stat().st_mtime_ns
+    assert compare(path, Console(quiet=True)) == found
+    assert (first / "cold.json").stat().st_mtime_ns == made
+
+
 def test_codebooks_of_another_data_set_must_be_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "compare.toml"
     path.write_text(TOML + '[methods.other]\nfitted_on = "toys/kmeans"\n', encoding="utf-8")
 
     with pytest.raises(ConfigError, match="'toys/kmeans' must be DATASET/METHOD"):
         compare(path, Console(quiet=True))
+
+
+def test_a_method_may_be_trained_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "compare.toml"
+    own = "[methods.flat]\ntrain = { positions = false }\n"
+    path.write_text(TOML + own, encoding="utf-8")
+
+    kmeans, _, flat = read_combinations(path)
+
+    assert (kmeans.config.train.positions, flat.config.train.positions) == (True, False)
+    assert kmeans.config.train.width == flat.config.train.width == 8
+    assert kmeans.config.tokenize == flat.config.tokenize
+    path.write_text(TOML + "[methods.flat]\ntrain = 8\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"methods\.flat\.train must be a table.*got 8"):
+        read_combinations(path)
 
 
 ONE = Outcome(
@@ -117,6 +235,22 @@ def test_several_seeds_have_a_mean() -> None:
     assert "| shop | opq | 2 | served ranking | kept | 0.2500 | 0.2250 |  |" in text
 
 
+def test_what_new_items_cost_is_told_where_there_are_any() -> None:
+    cold = ColdOutcome(recall=0.1, popularity_recall=0.02, others_ndcg=0.2, cost=0.05)
+    measured = ONE.model_copy(update={"cold": cold})
+    worse = measured.model_copy(
+        update={"seed": 4, "cold": cold.model_copy(update={"cost": 0.15})},
+    )
+
+    text = markdown(Comparison(planned=2, outcomes=[measured, worse]))
+
+    first, _, *lines = text.splitlines()
+    assert first.endswith("| new items R@10 | of popularity | others N@10 | lost to the new |")
+    assert lines[0].endswith("| 60 | 0.1000 | 0.0200 | 0.2000 | 5.0% |")
+    assert lines[2].endswith("| 60 | 0.1000 | 0.0200 | 0.2000 | 10.0% |")
+    assert "new items" not in markdown(Comparison(planned=1, outcomes=[ONE]))
+
+
 def test_three_seeds_of_the_preset_are_an_example() -> None:
     found = read_combinations(PROJECT / "docs" / "examples" / "seeds.toml")
 
@@ -124,6 +258,18 @@ def test_three_seeds_of_the_preset_are_an_example() -> None:
         (dataset, seed) for dataset in ("beauty", "toys") for seed in (0, 1, 2)
     ]
     assert {each.config.train.seed for each in found} == {0, 1, 2}
+
+
+def test_new_items_are_an_example_for_both_tokenizers() -> None:
+    found = read_combinations(PROJECT / "docs" / "examples" / "cold.toml")
+
+    assert [(each.dataset, each.method) for each in found] == [
+        (dataset, method) for dataset in ("beauty", "toys") for method in ("kmeans", "simcit")
+    ]
+    for each in found:
+        assert each.config.prepare is not None
+        assert each.config.prepare.cold_items == 0.05
+        assert each.config.tokenize.method == each.method
 
 
 def test_the_example_is_valid() -> None:

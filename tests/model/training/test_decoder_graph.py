@@ -48,11 +48,16 @@ class ServedSearch:
         return BeamResult(leaves, log_probs[reached], float(pruned.max()))
 
 
-@pytest.fixture(scope="module", params=[(5,), (3, 4, 2), (2, 30, 3, 2)], ids=["1", "3", "4"])
+@pytest.fixture(
+    scope="module",
+    params=[((5,), {}), ((3, 4, 2), {}), ((2, 30, 3, 2), {}), ((3, 4, 2), {"level_layers": False})],
+    ids=["1", "3", "4", "shared layers"],
+)
 def searched(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Network, ServedSearch]:
-    network, _ = small_network(60, request.param, seed=len(request.param))
+    codebooks, changes = request.param
+    network, _ = small_network(60, codebooks, seed=len(codebooks), **changes)
     return network, ServedSearch(network, tmp_path_factory.mktemp("graph") / "decoder.onnx")
 
 

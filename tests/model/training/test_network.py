@@ -135,6 +135,35 @@ def test_the_order_of_a_history_matters() -> None:
 
 
 @torch.no_grad()
+def test_without_positions_a_history_is_a_set() -> None:
+    """Of one block: a second one reads what a causal first one has said of each prefix."""
+    network, _ = small_network(positions=False, blocks=1)
+    ordered, _ = small_network(blocks=1)
+    items = torch.randn(1, 4, 8)
+    swapped = items[:, [1, 2, 0, 3]]
+
+    for encode in (network.history_encoder, network.history_encoder.newest):
+        torch.testing.assert_close(encode(items)[:, -1:], encode(swapped)[:, -1:])
+    difference = ordered.history_encoder(items) - ordered.history_encoder(swapped)
+    assert float(difference[0, -1].abs().max()) > 1e-3
+    assert "history_encoder.position.weight" not in network.state_dict()
+
+
+@torch.no_grad()
+def test_levels_without_layers_of_their_own_ask_alike() -> None:
+    shared, _ = small_network(level_layers=False)
+    apart, _ = small_network()
+    h, parents = torch.randn(2, 5, 8)
+
+    alike = [shared.generator.query(depth, h, parents) for depth in range(4)]
+    assert all(torch.equal(alike[0], query) for query in alike)
+    first, second = (apart.generator.query(depth, h, parents) for depth in range(2))
+    assert float((first - second).abs().max()) > 1e-3
+    sizes = [sum(each.numel() for each in net.generator_parameters()) for net in (shared, apart)]
+    assert sizes[0] < sizes[1]
+
+
+@torch.no_grad()
 def test_own_vectors_are_left_out_at_random_in_training_only() -> None:
     network, _ = small_network()
     encoder = network.item_encoder

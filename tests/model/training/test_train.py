@@ -17,6 +17,7 @@ from model.training import train as training
 from model.training.train import (
     TrainConfig,
     TrainingRun,
+    fingerprint,
     load,
     losses,
     read_training,
@@ -247,6 +248,20 @@ def test_training_without_validation_users_is_refused(small_run: Folders, tmp_pa
     events.filter(pl.col("split") == "train").write_parquet(prepared / "events.parquet")
     with pytest.raises(StageError, match="no user has a validation event"):
         train(SMALL, prepared, small_run.embedded, small_run.tokenized, tmp_path / "trained")
+
+
+def test_ablations_that_are_not_asked_for_leave_a_training_what_it_was(
+    small_run: Folders,
+) -> None:
+    """A checkpoint from before there were any goes on."""
+    data = small_run.data()
+    settings = {"positions", "level_layers"}
+
+    assert settings <= SMALL.idle()
+    for name in settings:
+        other = SMALL.model_copy(update={name: False})
+        assert name not in other.idle()
+        assert fingerprint(other, data) != fingerprint(SMALL, data)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:

@@ -17,9 +17,10 @@ from model.quantizers import assign
 from model.tokens import levels_from_json
 from model.training.embedding.embed import EmbedConfig, embed
 from model.training.tokenizers.cofirec import cofirec_views, train_cofirec
-from model.training.tokenizers.config import Method, TokenizeConfig
+from model.training.tokenizers.config import OPTIONS, Method, TokenizeConfig
 from model.training.tokenizers.rqvae import train_rqvae
 from model.training.tokenizers.simcit import info_nce, simcit_views, train_simcit
+from model.training.tokenizers.supervision import category_labels
 from model.training.tokenizers.tokenize import read_features, tokenize
 from model.training.tokenizers.tokenizer import METHODS
 from model.types import FloatArray
@@ -79,11 +80,19 @@ def rows(items: ItemFeatures, chosen: slice) -> ItemFeatures:
     )
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+TAKEN: list[tuple[str, dict[str, Any]]] = [
+    *((method, {}) for method in METHOD_NAMES),
+    *((method, {"balanced": True}) for method in OPTIONS["balanced"]),
+    *((method, {"category_weight": 0.5}) for method in OPTIONS["category_weight"]),
+    *((method, {"level_codes": [4, 8]}) for method in OPTIONS["level_codes"]),
+]
+
+
+@pytest.mark.parametrize(("method", "option"), TAKEN)
 def test_what_is_exported_gives_the_codes_of_the_catalogue(
-    method: str, stages: Stages, tmp_path: Path
+    method: str, option: dict[str, Any], stages: Stages, tmp_path: Path
 ) -> None:
-    settings = config(method)
+    settings = config(method, **option)
     folder = stages.tokenized(settings, tmp_path / "tokenized")
     items = stages.features(settings)
     levels = [
@@ -99,6 +108,8 @@ def test_what_is_exported_gives_the_codes_of_the_catalogue(
     alone = [assign(quantizers, levels, rows(items, slice(n, n + 1)))[0] for n in range(40)]
     assert np.array_equal(alone, codes)
     assert levels[0].name == "category"
+    sizes = [level.codes for level in levels[1:]]
+    assert sizes == option.get("level_codes", sizes)
     assert len(np.unique(codes, axis=0)) > 8
 
 
@@ -130,7 +141,8 @@ def test_cofirec_assigns_as_its_network(stages: Stages) -> None:
 def test_rqvae_assigns_as_its_network(stages: Stages) -> None:
     items = stages.features(config())
     vectors = view("text", items, {}).vectors
-    network = train_rqvae(vectors, config("rqvae"))
+    labels = category_labels(items.paths, config("rqvae"))
+    network = train_rqvae(vectors, config("rqvae"), labels)
 
     found = network.exported().codes(items, {})
 
@@ -141,7 +153,8 @@ def test_rqvae_assigns_as_its_network(stages: Stages) -> None:
 def test_simcit_assigns_as_its_network(stages: Stages) -> None:
     items = stages.features(config())
     views = simcit_views(items, config())
-    network = train_simcit(views, config("simcit"))
+    labels = category_labels(items.paths, config("simcit"))
+    network = train_simcit(views, config("simcit"), labels)
 
     found = network.exported().codes(items, {})
 
@@ -153,9 +166,10 @@ def test_simcit_assigns_as_its_network(stages: Stages) -> None:
 
 
 def test_simcit_tells_items_better_apart_than_before_training(stages: Stages) -> None:
-    views = simcit_views(stages.features(config()), config())
-    trained = train_simcit(views, config("simcit", epochs=60))
-    untrained = train_simcit(views, config("simcit", epochs=1, learning_rate=1e-12))
+    items = stages.features(config())
+    views, labels = simcit_views(items, config()), category_labels(items.paths, config())
+    trained = train_simcit(views, config("simcit", epochs=60), labels)
+    untrained = train_simcit(views, config("simcit", epochs=1, learning_rate=1e-12), labels)
 
     assert contrast(trained, views) < contrast(untrained, views)
 
