@@ -181,7 +181,7 @@ class StaticSearch:
                 past_key_values=cache,
                 use_cache=True,
             )
-            log_probs = torch.log_softmax(answer.logits[:, -1], dim=-1).unflatten(0, nodes.shape)
+            log_probs = torch.log_softmax(answer.logits[:, -1], dim=-1).view(*nodes.shape, -1)
             children, tokens = self._children(nodes, depth)
             illegal = children == 0
             if closed is not None:

@@ -121,7 +121,7 @@ class T5Training:
 
     def rank(self, task: HeldOut, progress: Progress) -> Rankings:
         """Rank each user's target as the model is now."""
-        self.model.eval()
+        self.model.train(mode=False)
         return rank(self.search, self.data, task, progress)
 
     def _step(self) -> float:
