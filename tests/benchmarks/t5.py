@@ -4,11 +4,15 @@ TIGER's sizes are those of its published code (d 128, d_ff 1024, 6 heads of 64, 
 weights are random: the time does not depend on them. Every item of a history is L tokens.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
+from model.training.histories import ItemRows
+from model.training.training_set import padded
 from model.trie import Trie
 from model.types import AnyArray, IntArray
 
@@ -61,6 +65,12 @@ class Tokens:
 
     def history(self, leaves: IntArray) -> Tensor:
         return torch.from_numpy(self.items[leaves].reshape(1, -1))
+
+    def batch(self, histories: Sequence[IntArray | ItemRows]) -> tuple[Tensor, Tensor]:
+        """Histories of leaves as tokens [U, T L], padded right, and which of these are real."""
+        leaves, real = padded(histories)
+        real = real.repeat_interleave(self.items.shape[1], dim=1)
+        return torch.from_numpy(self.items[leaves.numpy()]).flatten(1) * real, real
 
 
 class PrefixTree:
@@ -126,41 +136,62 @@ class StaticSearch:
         return table
 
     def _children(self, nodes: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-        """Children [W, C] of `nodes` [W], 0 where there is none, and their tokens."""
+        """Children [U, W, C] of `nodes` [U, W], 0 where there is none, and their tokens."""
         if depth < 2:
             first = 1 if depth else 0
             children = self._dense[depth][nodes - first]
-            return children, torch.arange(children.shape[1]).expand_as(children)
+            return children, torch.arange(children.shape[-1]).expand_as(children)
         slots = torch.arange(self._branching[depth])
-        children = self._child_start[nodes].unsqueeze(1) + slots
-        children = children * (children < self._child_start[nodes + 1].unsqueeze(1))
+        children = self._child_start[nodes].unsqueeze(-1) + slots
+        children = children * (children < self._child_start[nodes + 1].unsqueeze(-1))
         return children, self._token[children]
 
     @torch.inference_mode()
-    def __call__(self, history: Tensor, beams: int) -> Tensor:
-        """The nodes of full semantic IDs [beams], best first."""
-        encoded = self._model.get_encoder()(history).last_hidden_state
+    def __call__(
+        self,
+        histories: Tensor,
+        beams: int,
+        *,
+        real: Tensor | None = None,
+        closed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Search for many users at once.
+
+        Args:
+            histories: tokens [U, T], padded right.
+            beams: W, of each user.
+            real: which tokens are no padding, bool [U, T]; all when not given.
+            closed: nodes that a user's search may not enter, bool [U, M]; none when not given.
+
+        Returns:
+            The nodes of full semantic IDs [U, <= W], best first, and their log-probabilities, -inf
+            where a user has no more.
+        """
+        encoded = self._model.get_encoder()(histories, attention_mask=real).last_hidden_state
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        nodes, totals = torch.zeros(1, dtype=torch.long), torch.zeros(1)
-        last = torch.zeros(1, 1, dtype=torch.long)
+        users = torch.arange(len(histories)).unsqueeze(1)
+        nodes, last = torch.zeros_like(users), torch.zeros_like(users)
+        totals = torch.zeros(users.shape)
         for depth in range(self._levels):
+            width = nodes.shape[1]
             answer = self._model(
-                encoder_outputs=(encoded.expand(len(nodes), -1, -1),),
-                decoder_input_ids=last,
+                encoder_outputs=(encoded.repeat_interleave(width, dim=0),),
+                attention_mask=None if real is None else real.repeat_interleave(width, dim=0),
+                decoder_input_ids=last.reshape(-1, 1),
                 past_key_values=cache,
                 use_cache=True,
             )
-            log_probs = torch.log_softmax(answer.logits[:, -1], dim=-1)
+            log_probs = torch.log_softmax(answer.logits[:, -1], dim=-1).view(*nodes.shape, -1)
             children, tokens = self._children(nodes, depth)
-            scores = totals.unsqueeze(1) + log_probs.gather(1, tokens)
-            scores = scores.masked_fill(children == 0, float("-inf"))
-            kept = min(beams, int(torch.isfinite(scores).sum()))
-            totals, index = scores.flatten().topk(kept)
-            parents = index // children.shape[1]
-            if depth == 0:
-                cache.batch_repeat_interleave(kept)
-            else:
-                cache.reorder_cache(parents)  # type: ignore[arg-type]
-            nodes = children.flatten()[index]
-            last = tokens.flatten()[index].unsqueeze(1)
-        return nodes
+            illegal = children == 0
+            if closed is not None:
+                illegal |= closed[users.unsqueeze(-1), children]
+            scores = totals.unsqueeze(-1) + log_probs.gather(-1, tokens)
+            scores = scores.masked_fill(illegal, float("-inf")).flatten(1)
+            totals, index = scores.topk(min(beams, scores.shape[1]))
+            rows = (users * width + index // children.shape[-1]).flatten()
+            # The beams of a user read one history: only their number matters to its part.
+            kept = cache if index.shape[1] != width else cache.self_attention_cache
+            kept.reorder_cache(rows)  # type: ignore[arg-type]
+            nodes, last = (per.flatten(1).gather(1, index) for per in (children, tokens))
+        return nodes, totals

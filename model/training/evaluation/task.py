@@ -84,7 +84,7 @@ def read_task(prepared: Path, catalog: Catalog, choice: Choice) -> Task:
             f"split {choice.split!r} of {prepared} has no users; choose the other split, or "
             "prepare the events with held-out ones"
         )
-    chosen = _sample(len(held_out.users), choice)
+    chosen = sample(len(held_out.users), choice.users, choice.seed)
     counts = popularity_counts(histories, len(leaf_of_row))
     targets = held_out.targets[chosen]
     rows = [held_out.inputs[place] for place in chosen]
@@ -118,10 +118,11 @@ def _known(leaves: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return known
 
 
-def _sample(users: int, choice: Choice) -> npt.NDArray[np.int64]:
-    if choice.users is None or choice.users >= users:
+def sample(users: int, most: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Return at most `most` of the numbers below `users`, drawn at random, ascending."""
+    if most is None or most >= users:
         return np.arange(users)
-    drawn = np.random.default_rng(choice.seed).choice(users, choice.users, replace=False)
+    drawn = np.random.default_rng(seed).choice(users, most, replace=False)
     return np.sort(drawn).astype(np.int64)
 
 
