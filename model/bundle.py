@@ -505,7 +505,8 @@ def _graphs(path: Path, manifest: Manifest, arrays: Mapping[str, AnyArray], thre
         message = f"codes.npy holds a code beyond the {shape[1]} of the manifest: export it again"
         raise BundleError(message)
     codes = arrays["codes.npy"].astype(np.int64)
-    table = CodeTable(codes, arrays["code_vectors.npy"], arrays["code_biases.npy"])
+    weights = np.array(manifest.score.evidence_weights[: shape[0]], np.float32)
+    table = CodeTable(codes, arrays["code_vectors.npy"], arrays["code_biases.npy"], weights)
     facts = manifest.diffusion
     if facts.ordered_levels > shape[0]:
         message = f"manifest.json orders {facts.ordered_levels} of {shape[0]} levels: export again"

@@ -5,7 +5,7 @@ Shapes: T history length, D width, W beams, L levels, M trie nodes, I inner node
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -33,6 +33,9 @@ class SearchTree:
     """[M, D]; the last N rows are the item vectors"""
     biases: FloatArray
     """[M]"""
+    evidence: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
+    """What transitions say of each item after the history that is being read [N]; empty where
+    none is. Node biases have it already: it is for decoders that do not score nodes alone."""
 
     @property
     def item_vectors(self) -> FloatArray:

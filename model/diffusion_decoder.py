@@ -17,6 +17,7 @@ from model.diffusion_search import (
     complete,
     largest_range,
 )
+from model.evidence import ItemEvidence
 from model.types import AnyArray, FloatArray, IntArray
 
 
@@ -59,8 +60,9 @@ class DiffusionGraphs(Graphs):
         slots = {f"slots_{depth}" for depth in range(ordered)} | {"slots_range", "slots_items"}
         sizes = {"openings", "beams", "pool", "apart"} | slots
         items = {"child_start", "alive", "codes", "first_of_bucket"}
+        known = {"evidence_leaves", "evidence", "evidence_weights"}
         return super().inputs(levels) | {
-            "decoder": {"h"} | tree | codes | sizes | items,
+            "decoder": {"h"} | tree | codes | sizes | items | known,
             "step": {"h", "partly", "bucket_nodes"} | tree | codes,
         }
 
@@ -77,7 +79,7 @@ class DiffusionGraphs(Graphs):
         self, h: FloatArray, tree: SearchTree, counts: AnyArray, width: int, way: Unmasking
     ) -> BeamResult:
         levels, ordered = tree.trie.levels, self.unmasking.ordered_levels
-        branching = tree.trie.branching
+        branching, evidence = tree.trie.branching, ItemEvidence.of(tree.evidence)
         slots: dict[str, AnyArray]
         slots = {f"slots_{depth}": np.arange(branching[depth]) for depth in range(ordered)}
         slots["slots_range"] = np.arange(largest_range(tree.trie, ordered))
@@ -92,6 +94,9 @@ class DiffusionGraphs(Graphs):
             "first_of_bucket": self.table.first_of_bucket,
             "code_vectors": self.table.vectors,
             "code_biases": self.table.biases,
+            "evidence_leaves": evidence.leaves,
+            "evidence": evidence.amounts,
+            "evidence_weights": self.table.evidence_weights,
             "openings": way.openings(levels),
             "beams": np.arange(width),
             "pool": np.arange(width * levels),
@@ -111,7 +116,8 @@ class GraphMaskedDecoder:
 
     def search(self) -> DiffusionSearch:
         """The readable search over the same catalogue."""
-        return DiffusionSearch(self, self._graphs.table.codes)
+        table, evidence = self._graphs.table, ItemEvidence.of(self._tree.evidence)
+        return DiffusionSearch(self, table.codes, evidence, table.evidence_weights)
 
     def code_logits(self, h: FloatArray, codes: IntArray) -> FloatArray:
         """See `model.diffusion_search.MaskedDecoder`."""

@@ -7,7 +7,9 @@ codes. This is the readable reference that `decoder.onnx` of a diffusion bundle 
 
 Every partly unmasked ID is one of real, legal items at every step. Log-probabilities are normalised
 over the codes that items of the whole catalogue have, given the unmasked ones; filters mask
-afterwards. A partly unmasked ID that several orders arrive at is kept once, with the best score.
+afterwards. To a code's logit comes what transitions say of the items that have it and the unmasked
+ones, `beta_p log(1 + e / scale)`: at a category level that is the evidence of a trie node. A partly
+unmasked ID that several orders arrive at is kept once, with the best score.
 Shapes: N items, L levels, K codes of the largest level, W beams, C items of a bucket, D width.
 """
 
@@ -19,6 +21,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from model.beam_search import BeamResult
+from model.evidence import ItemEvidence, log_evidence
 from model.trie import Trie
 from model.types import BoolArray, FloatArray, IntArray
 
@@ -37,13 +40,14 @@ class MaskedDecoder(Protocol):
     """Scores the masked codes of items, and the items of a bucket, for one encoded history."""
 
     def code_logits(self, h: FloatArray, codes: IntArray) -> FloatArray:
-        """Logits [W, L, K] of every code at every position, given h [D] and `codes` [W, L].
+        """Logits [W, L, K], without evidence, of every code at every position, given h [D].
 
-        Positions that are not known are `MASKED`; logits of known ones mean nothing.
+        Positions of `codes` [W, L] that are not known are `MASKED`; logits of known ones mean
+        nothing.
         """
 
     def item_logits(self, h: FloatArray, codes: IntArray, leaves: IntArray) -> FloatArray:
-        """Logits [W, C] of the items `leaves` [W, C], which have the codes [W, L]."""
+        """Logits [W, C], with their evidence, of the items `leaves` [W, C] of the codes [W, L]."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class CodeTable:
     """[L, K, D]; zero where a level has no such code"""
     biases: FloatArray
     """[L, K]"""
+    evidence_weights: FloatArray
+    """beta of each position [L]"""
 
     @cached_property
     def first_of_bucket(self) -> IntArray:
@@ -123,6 +129,10 @@ class DiffusionSearch:
     decoder: MaskedDecoder
     codes: IntArray
     """[N, L], leaf order."""
+    evidence: ItemEvidence
+    """What transitions say after the history."""
+    evidence_weights: FloatArray
+    """beta of each position [L]"""
 
     def search(
         self, h: FloatArray, legal: BoolArray, width: int, unmasking: Unmasking
@@ -168,6 +178,7 @@ class DiffusionSearch:
         states, totals = beams
         agree = ((states[:, None] == MASKED) | (states[:, None] == self.codes)).all(axis=2)
         logits = self.decoder.code_logits(h, states)
+        logits = logits + self._evidence_terms(agree, logits.shape)
         occurs = _occurring(self.codes, agree, logits.shape)
         log_probs = _log_softmax(np.where(occurs, logits, -np.inf))
         possible = _occurring(self.codes, agree & legal, logits.shape)
@@ -180,6 +191,16 @@ class DiffusionSearch:
         _, first = np.unique(grown, axis=0, return_index=True)
         kept = np.sort(first)
         return grown[kept], scores[best[kept]]
+
+    def _evidence_terms(self, agree: BoolArray, shape: tuple[int, ...]) -> FloatArray:
+        """What evidence adds to the logits of codes [W, L, K], given which items agree [W, N]."""
+        sums = np.zeros(shape, dtype=np.float32)
+        beam, place = np.nonzero(agree[:, self.evidence.leaves])
+        codes, amounts = self.codes[self.evidence.leaves[place]], self.evidence.amounts[place]
+        for level in range(shape[1]):
+            np.add.at(sums, (beam, level, codes[:, level]), amounts)
+        terms: FloatArray = self.evidence_weights[:, None] * log_evidence(sums)
+        return terms
 
     def _choose_items(
         self, h: FloatArray, legal: BoolArray, beams: Beams, width: int

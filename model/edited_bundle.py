@@ -15,7 +15,6 @@ from model.bundle import Bundle
 from model.catalog import Catalog, Groups, category_key
 from model.decoder import Graphs
 from model.diffusion_decoder import DiffusionGraphs
-from model.diffusion_search import CodeTable
 from model.errors import DataError
 from model.insertion import Insertion, NewItems, NodeSums, insert
 from model.manifest import Manifest
@@ -116,8 +115,7 @@ def _graphs(graphs: Graphs, codes: AnyArray) -> Graphs:
     """The graphs over these items; only those of a diffusion bundle know their codes."""
     if not isinstance(graphs, DiffusionGraphs):
         return graphs
-    table = graphs.table
-    return graphs.over(CodeTable(codes.astype(np.int64), table.vectors, table.biases))
+    return graphs.over(replace(graphs.table, codes=codes.astype(np.int64)))
 
 
 def _strings(table: StringTable, splice: Splice, new: Sequence[str]) -> StringTable:

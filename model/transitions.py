@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from model.decoder import SearchTree
+from model.evidence import log_evidence
 from model.types import AnyArray, FloatArray, IntArray
 
 FARTHEST = 4
@@ -32,8 +33,6 @@ FOLLOWERS_MOST = 32
 """Followers kept of an item, those of most weight."""
 READ_MOST = 20
 """Newest items of a history that are looked up: 0.7^20 is less than a thousandth."""
-SCALE = 0.02
-"""Evidence that counts as little."""
 WEIGHT_MOST = sum(FADING**distance for distance in range(FARTHEST))
 """No w is above: each of the fewer events of a pair counts once at every distance."""
 
@@ -163,6 +162,8 @@ class Evidence:
     """By how much."""
     leaves: IntArray
     """Items with evidence, ascending [R]."""
+    amounts: FloatArray
+    """e of each [R]."""
     terms: FloatArray
     """What is added to the item head's score of each [R]."""
 
@@ -180,9 +181,8 @@ class Evidence:
         return float(self.terms.max(initial=0.0))
 
 
-NOTHING = Evidence(
-    np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.float32)
-)
+_NO_LEAVES, _NO_NUMBERS = np.empty(0, np.int64), np.empty(0, np.float32)
+NOTHING = Evidence(_NO_LEAVES, _NO_NUMBERS, _NO_LEAVES, _NO_NUMBERS, _NO_NUMBERS)
 
 
 class EvidenceBiases:
@@ -201,8 +201,9 @@ class EvidenceBiases:
         self._plain = tree.biases
         self._transitions = transitions
         self._weights = np.asarray(weights, dtype=np.float32)
-        self.tree = replace(tree, biases=np.array(tree.biases))
-        """The tree with the biases of the history that is read now."""
+        evidence = np.zeros(tree.trie.item_count, np.float32)
+        self.tree = replace(tree, biases=np.array(tree.biases), evidence=evidence)
+        """The tree with the biases and the evidence of the history that is read now."""
         self.evidence = NOTHING
         """What is in them."""
 
@@ -220,6 +221,8 @@ class EvidenceBiases:
         biases = self.tree.biases
         biases[self.evidence.nodes] = self._plain[self.evidence.nodes]
         biases[evidence.nodes] += evidence.added
+        self.tree.evidence[self.evidence.leaves] = 0.0
+        self.tree.evidence[evidence.leaves] = evidence.amounts
         self.evidence = evidence
 
     def _evidence(self, history: IntArray) -> Evidence:
@@ -233,10 +236,4 @@ class EvidenceBiases:
             below = np.add.reduceat(amounts, first)
             added.append(self._weights[depth] * log_evidence(below))
         terms = self._weights[-1] * log_evidence(amounts)
-        return Evidence(np.concatenate(nodes), np.concatenate(added), leaves, terms)
-
-
-def log_evidence(amounts: AnyArray) -> FloatArray:
-    """log(1 + e / scale)."""
-    logs: FloatArray = np.log1p(amounts / SCALE).astype(np.float32)
-    return logs
+        return Evidence(np.concatenate(nodes), np.concatenate(added), leaves, amounts, terms)

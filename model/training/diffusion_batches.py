@@ -6,8 +6,8 @@ lists together are a few items per beam where the exported graph, whose tensors 
 all beams, looks through the largest category for each. Every item is legal and beams are not kept
 apart.
 
-Shapes: B histories, W beams, A = B * W beams of all histories, Q items of all their lists, L
-levels, K codes of the largest level, F levels that are unmasked in any order, D width.
+Shapes: B histories, W beams, A = B * W beams of all histories, Q items of all their lists, N items,
+L levels, K codes of the largest level, F levels that are unmasked in any order, D width.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.evidence import SCALE
 from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code_logits
+from model.training.evidence import BatchEvidence
 from model.training.network import ABSENT, TreeTensors
 
 NEVER = float("-inf")
@@ -60,6 +62,38 @@ def _spread(count: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
+class Histories:
+    """What a search starts from."""
+
+    h: Tensor
+    """Encoded [B, D]."""
+    evidence: BatchEvidence
+    """Of transitions, after each."""
+    amounts: Tensor
+    """That of the items as a table [B, N]."""
+    table: CodeTensors
+    """What is known of the codes."""
+
+    def code_evidence(self, lists: Lists, beams: int, places: Tensor) -> Tensor:
+        """log(1 + e / scale) of the items of `beams` beams that have each code.
+
+        Args:
+            lists: the items of the beams.
+            beams: A.
+            places: of each item's codes among all codes of all beams [Q, F].
+
+        Returns:
+            As many numbers as there are places, A * F * K.
+        """
+        own = self.amounts[lists.beam // (beams // len(self.h)), lists.leaf]
+        some = own.nonzero()[:, 0]
+        sums = own.new_zeros(beams * places.shape[1] * self.table.biases.shape[1])
+        known = own[some].unsqueeze(1).expand(-1, places.shape[1])
+        sums.index_add_(0, places[some].flatten(), known.flatten())
+        return sums.div_(SCALE).log1p_()
+
+
+@dataclass(frozen=True)
 class BatchSearch:
     """The search of one network as it is."""
 
@@ -68,21 +102,26 @@ class BatchSearch:
     width: int
     """W"""
 
-    def search(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Leaves and log-probabilities [B, W] for h [B, D], best first; -inf for places left."""
+    def search(self, h: Tensor, evidence: BatchEvidence) -> tuple[Tensor, Tensor]:
+        """Leaves and log-probabilities [B, W] for h [B, D] and the `evidence` of these histories.
+
+        Best first; -inf for places left.
+        """
         network = self.network
         items = self.tree.vectors[len(self.tree.vectors) - len(network.codes) :]
-        table = network.code_table(items)
-        nodes, codes, totals = self._unmask_in_order(h, table)
+        amounts = evidence.item_amounts(len(h), network.depth_start[-2])
+        read = Histories(h, evidence, amounts, network.code_table(items))
+        nodes, codes, totals = self._unmask_in_order(read)
         first, end = network.leaf_start[nodes].flatten(), network.leaf_end[nodes].flatten()
         lists = Lists.of_ranges(first, torch.where(totals.flatten() > NEVER, end - first, 0))
         for step in range(network.codes.shape[1] - network.ordered_levels):
-            codes, totals, lists = self._unmask_any(h, table, (codes, totals, lists), step + 1)
-        return self._choose_items(h, table, (codes, totals, lists))
+            codes, totals, lists = self._unmask_any(read, (codes, totals, lists), step + 1)
+        return self._choose_items(read, (codes, totals, lists))
 
-    def _unmask_in_order(self, h: Tensor, table: CodeTensors) -> tuple[Tensor, Tensor, Tensor]:
+    def _unmask_in_order(self, read: Histories) -> tuple[Tensor, Tensor, Tensor]:
         """Nodes [B, W], their codes [B, W, L] and scores [B, W] after the ordered levels."""
-        network = self.network
+        network, h, table = self.network, read.h, read.table
+        history = torch.arange(len(h), device=h.device)[:, None, None]
         nodes = torch.zeros(len(h), 1, dtype=torch.long, device=h.device)
         codes = network.codes.new_full((len(h), 1, network.codes.shape[1]), -1)
         totals = h.new_zeros(len(h), 1)
@@ -95,6 +134,8 @@ class BatchSearch:
             logits = (query @ table.vectors[depth].T + table.biases[depth]).gather(
                 2, own.flatten(2)
             )
+            known = read.evidence.of(depth, history, children)
+            logits = logits + network.denoiser.evidence_weights[depth] * known
             scores = logits.masked_fill(~taken, ABSENT).log_softmax(dim=2) + totals.unsqueeze(2)
             totals, index = self._best(scores.masked_fill(~taken, NEVER), 1)
             nodes = children.flatten(1).gather(1, index)
@@ -104,10 +145,11 @@ class BatchSearch:
         return nodes, codes, totals
 
     def _unmask_any(
-        self, h: Tensor, table: CodeTensors, beams: tuple[Tensor, Tensor, Lists], orders: int
+        self, read: Histories, beams: tuple[Tensor, Tensor, Lists], orders: int
     ) -> tuple[Tensor, Tensor, Lists]:
         """One more code of each beam; a partly unmasked ID is reached in at most `orders` ways."""
         codes, totals, lists = beams
+        h, table = read.h, read.table
         ordered, largest = self.network.ordered_levels, table.biases.shape[1]
         batch, width, levels = codes.shape
         free = levels - ordered
@@ -125,6 +167,8 @@ class BatchSearch:
         hidden = self.network.denoiser.hidden(h.unsqueeze(1), codes, table)
         queries = self.network.denoiser.queries(h.unsqueeze(1), hidden, ordered, levels)
         logits = code_logits(queries.flatten(0, 1), table, ordered).view_as(witness)
+        known = read.code_evidence(lists, batch * width, places).view_as(witness)
+        logits = logits + self.network.denoiser.evidence_weights[ordered:levels, None] * known
         logits = logits.masked_fill(witness == count, ABSENT)
         scores = totals.view(batch, width, 1, 1) + logits.log_softmax(dim=3)
         possible = (witness < count) & (codes[:, :, ordered:] < 0).unsqueeze(3)
@@ -148,10 +192,11 @@ class BatchSearch:
         return _rows(grown, kept), totals, Lists(lists.beam[has], lists.leaf[has])
 
     def _choose_items(
-        self, h: Tensor, table: CodeTensors, beams: tuple[Tensor, Tensor, Lists]
+        self, read: Histories, beams: tuple[Tensor, Tensor, Lists]
     ) -> tuple[Tensor, Tensor]:
         """The last choice: among the items that have all codes of a beam."""
         codes, totals, lists = beams
+        h, table = read.h, read.table
         batch, width, levels = codes.shape
         hidden = self.network.denoiser.hidden(h.unsqueeze(1), codes, table)
         query = self.network.denoiser.queries(h.unsqueeze(1), hidden, levels)[:, :, 0]
@@ -159,7 +204,10 @@ class BatchSearch:
         products = (query.flatten(0, 1)[lists.beam] * self.tree.vectors[nodes]).sum(1)
         shape = (batch * width, self.network.branching[-1])
         at = lists.beam, lists.places(batch * width)
-        logits = products.new_full(shape, ABSENT).index_put(at, products + self.tree.biases[nodes])
+        known = read.evidence.of(levels, lists.beam // width, nodes)
+        products = products + self.tree.biases[nodes]
+        products = products + self.network.denoiser.evidence_weights[-1] * known
+        logits = products.new_full(shape, ABSENT).index_put(at, products)
         leaves = lists.leaf.new_zeros(shape).index_put(at, lists.leaf)
         scores = logits.log_softmax(dim=1).masked_fill(logits == ABSENT, NEVER)
         scores = scores.view(batch, width, -1) + totals.unsqueeze(2)

@@ -5,7 +5,8 @@ unmasked ID is a *witness*, the first legal item that has its codes, and which p
 unmasked: two beams are the same ID exactly if both are equal. The ordered levels walk down the
 trie; after them the items of a beam's category are a range of leaves, looked through in every step.
 `diffusion_batches.py` searches for many histories at once.
-Shapes: W beams, R items of the largest category, C children, L levels, K codes, N items, D width.
+Shapes: W beams, R items of the largest category, C children, L levels, K codes, N items, E items
+with evidence, D width.
 """
 
 from typing import NamedTuple
@@ -14,10 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.evidence import SCALE
 from model.training.diffusion_network import CodeTensors, Denoiser, DiffusionNetwork, code_logits
 from model.training.network import TreeTensors, child_log_probs
 
 NEVER = float("-inf")
+
+
+class Evidence(NamedTuple):
+    """What transitions say after the history."""
+
+    leaves: Tensor
+    """Of which items [E]."""
+    amounts: Tensor
+    """e of each [E]."""
+    weights: Tensor
+    """beta of each position [L]."""
 
 
 class CodedItems(NamedTuple):
@@ -28,6 +41,7 @@ class CodedItems(NamedTuple):
     first_of_bucket: Tensor
     """The first leaf with the same codes as each leaf [N]."""
     table: CodeTensors
+    evidence: Evidence
 
 
 class Sizes(NamedTuple):
@@ -82,6 +96,9 @@ class DiffusionDecoderGraph(nn.Module):
         first_of_bucket: Tensor,
         code_vectors: Tensor,
         code_biases: Tensor,
+        evidence_leaves: Tensor,
+        evidence: Tensor,
+        evidence_weights: Tensor,
         openings: Tensor,
         beams: Tensor,
         pool: Tensor,
@@ -93,7 +110,9 @@ class DiffusionDecoderGraph(nn.Module):
         `openings` [L, L] says which positions may be unmasked at each step.
         """
         tree = TreeTensors(child_start, vectors, biases)
-        items = CodedItems(codes, first_of_bucket, self.denoiser.table(code_vectors, code_biases))
+        table = self.denoiser.table(code_vectors, code_biases)
+        known = Evidence(evidence_leaves, evidence, evidence_weights)
+        items = CodedItems(codes, first_of_bucket, table, known)
         sizes = Sizes(beams, pool, apart, slots)
         legal = alive[len(alive) - len(codes) :] > 0
         found = self._unmask_in_order(h, tree, items, alive, sizes)
@@ -106,6 +125,23 @@ class DiffusionDecoderGraph(nn.Module):
         own = h.unsqueeze(0)
         hidden = self.denoiser.hidden(own, beams.codes(items), items.table)
         return self.denoiser.queries(own, hidden, first, end)
+
+    @staticmethod
+    def _evidence_terms(beams: Beams, items: CodedItems, first: int, end: int) -> Tensor:
+        """What evidence adds to the codes of the levels first .. end - 1 [W, end - first, K].
+
+        Summed over the few items that have some, not over the categories.
+        """
+        evidence, levels, largest = items.evidence, end - first, items.table.biases.shape[1]
+        codes = items.codes[evidence.leaves]
+        agree = (codes == beams.codes(items).unsqueeze(1)) | ~beams.unmasked.unsqueeze(1)
+        amounts = torch.where(agree.all(dim=2), evidence.amounts, 0.0)
+        place = codes[:, first:end] + largest * torch.arange(levels, device=codes.device)
+        amounts = _each(amounts, levels)
+        sums = amounts.new_zeros(len(amounts), levels * largest)
+        sums = sums.scatter_add(1, place.flatten().expand_as(amounts), amounts)
+        weights = evidence.weights[first:end].unsqueeze(1)
+        return weights * torch.log1p(sums.view(-1, levels, largest) / SCALE)
 
     def _unmask_in_order(
         self, h: Tensor, tree: TreeTensors, items: CodedItems, alive: Tensor, sizes: Sizes
@@ -125,7 +161,8 @@ class DiffusionDecoderGraph(nn.Module):
             query = self._queries(h, beams, items, depth, depth + 1)[:, 0]
             table = items.table
             products = (table.vectors[depth][code] @ query.unsqueeze(-1)).squeeze(-1)
-            logits = (products + table.biases[depth][code]).masked_fill(~taken, -1e9)
+            known = self._evidence_terms(beams, items, depth, depth + 1)[:, 0].gather(1, code)
+            logits = (products + table.biases[depth][code] + known).masked_fill(~taken, -1e9)
             legal = taken & (alive[children] > 0)
             scores = beams.totals.unsqueeze(1) + logits.log_softmax(dim=1)
             totals, index = _best(scores.masked_fill(~legal, NEVER).flatten(), sizes.beams)
@@ -169,6 +206,7 @@ class DiffusionDecoderGraph(nn.Module):
         # 2. Their log-probabilities; forbid what is not legal or not to be unmasked now.
         queries = self._queries(h, beams, items, ordered, self.levels)
         logits = code_logits(queries, items.table, ordered)
+        logits = logits + self._evidence_terms(beams, items, ordered, self.levels)
         logits = logits.masked_fill(absent.view(-1, free, largest) > 0, -1e9)
         scores = beams.totals.view(-1, 1, 1) + logits.log_softmax(dim=2)
         possible = (~unmasked & opened[ordered:]).unsqueeze(2)

@@ -9,7 +9,8 @@ autoregressive generator's loss. Every history teaches every ordered level, sinc
 chain has only one order. Of the F other positions a share r, drawn anew for every history, is
 masked, and the sum is weighed by 1/r (MDLM, LLaDA, MindRec). As the generator's, most of the loss
 can be to the item head's opinion: what it gives to all items with a code, of those that have the
-unmasked codes. The codes of exactly those items are normalised over, as in the search.
+unmasked codes. The codes of exactly those items are normalised over, as in the search, and what
+transitions say of them is added to the logits.
 
 Shapes: P training positions, N items, L levels, F levels that are unmasked in any order, K codes
 of the largest level, D width.
@@ -17,10 +18,12 @@ of the largest level, D width.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from model.training.code_evidence import code_evidence
 from model.training.diffusion_network import CodeTensors, DiffusionNetwork, code_logits
 from model.training.losses import (
     LOGITS_AT_ONCE,
@@ -71,7 +74,7 @@ def diffusion_losses(
 
     Args:
         network: holds the denoiser.
-        positions: where the next item is learned; only the item head reads their evidence.
+        positions: where the next item is learned.
         items: item vectors [N, D].
         objective: what is learned.
     """
@@ -81,15 +84,19 @@ def diffusion_losses(
     asked = [*choices[:ordered], bucket]
     head, taught = item_head_loss(network, positions, items, asked, objective.label_smoothing)
     known, share = (h, network.codes[targets], table), objective.distillation
-    total = -_expected(_item_log_probs(network, tree, known, bucket), bucket, taught[-1], share)
+    logs = _evidence_terms(network, positions, bucket, len(network.branching) - 1)
+    log_probs = _item_log_probs(network, tree, known, bucket, logs)
+    total = -_expected(log_probs, bucket, taught[-1], share)
     for depth, said in enumerate(taught[:-1]):
-        log_probs = _code_log_probs(network, known, choices[depth], depth)
+        logs = _evidence_terms(network, positions, choices[depth], depth)
+        log_probs = _code_log_probs(network, known, choices[depth], depth, logs)
         total = total - _expected(log_probs, choices[depth], said, share)
     loss = total / len(h)
     if free := network.codes.shape[1] - ordered:
         masked, ratio = objective.masking.draw(len(h), free, h.device)
         said = head_opinion(network, positions, items, masked)
-        loss = loss + denoiser_loss(network, known, (masked, ratio, said), share)
+        logs = code_evidence(network, positions.evidence, targets, masked)
+        loss = loss + denoiser_loss(network, known, Masked(masked, ratio, said, logs), share)
     return head, loss
 
 
@@ -103,7 +110,19 @@ Known = tuple[Tensor, Tensor, CodeTensors]
 """h [P, D], the targets' codes [P, L], and what is known of all codes."""
 
 
-def _code_log_probs(network: DiffusionNetwork, known: Known, choice: Choices, depth: int) -> Tensor:
+def _evidence_terms(
+    network: DiffusionNetwork, positions: Positions, choice: Choices, depth: int
+) -> Tensor:
+    """What evidence adds to the logits of the children that exist, in their order."""
+    row = choice.taken.nonzero()[:, 0]
+    node = choice.nodes[choice.taken]
+    logs = positions.evidence.of(depth, choice.position[row], node)
+    return network.denoiser.evidence_weights[depth] * logs
+
+
+def _code_log_probs(
+    network: DiffusionNetwork, known: Known, choice: Choices, depth: int, evidence: Tensor
+) -> Tensor:
     """Log-probabilities [R, C] of the children at an ordered level, the codes before it known."""
     h, codes, table = known
     own = h.index_select(0, choice.position)
@@ -113,18 +132,20 @@ def _code_log_probs(network: DiffusionNetwork, known: Known, choice: Choices, de
     query = network.denoiser.queries(own, hidden, depth, depth + 1)[:, 0]
     logits = query @ table.vectors[depth].T + table.biases[depth]
     logits = logits.gather(1, network.codes[network.leaf_start[choice.nodes], depth])
-    return logits.masked_fill(~choice.taken, ABSENT).log_softmax(dim=1)
+    existing = logits[choice.taken] + evidence
+    logits = existing.new_full(logits.shape, ABSENT).masked_scatter(choice.taken, existing)
+    return logits.log_softmax(dim=1)
 
 
 def _item_log_probs(
-    network: DiffusionNetwork, tree: TreeTensors, known: Known, bucket: Choices
+    network: DiffusionNetwork, tree: TreeTensors, known: Known, bucket: Choices, evidence: Tensor
 ) -> Tensor:
     """Log-probabilities [R, C] of the items that share all codes."""
     h, codes, table = known
     own = h.index_select(0, bucket.position)
     hidden = network.denoiser.hidden(own, codes[bucket.position], table)
     query = network.denoiser.queries(own, hidden, first=codes.shape[1])[:, 0]
-    return choice_log_probs(query, bucket, tree)
+    return choice_log_probs(query, bucket, tree, evidence)
 
 
 @torch.no_grad()
@@ -199,26 +220,38 @@ def _by_category(
             yield rows, slice(first, end)
 
 
-def denoiser_loss(
-    network: DiffusionNetwork, known: Known, opinion: tuple[Tensor, Tensor, Tensor], share: float
-) -> Tensor:
+class Masked(NamedTuple):
+    """The codes that the denoiser is asked for at every position, and what is known of them."""
+
+    masked: Tensor
+    """Which they are [P, F]."""
+    ratio: Tensor
+    """Their share r [P]."""
+    said: Tensor
+    """`head_opinion` [P, F, K]."""
+    evidence: Tensor
+    """`code_evidence` [P, F, K]."""
+
+
+def denoiser_loss(network: DiffusionNetwork, known: Known, asked: Masked, share: float) -> Tensor:
     """Mean loss of the masked codes.
 
     Args:
         network: holds the denoiser.
         known: histories, the targets' codes, and the codes' table.
-        opinion: masked [P, F], their share r [P], and `head_opinion` [P, F, K].
+        asked: what is masked.
         share: of the loss that is to the head's opinion; the rest is to the target's codes.
     """
     h, codes, table = known
-    masked, ratio, said = opinion
+    masked, ratio, said, evidence = asked
     ordered, levels = network.ordered_levels, codes.shape[1]
     own = codes[:, ordered:]
     partly = torch.cat([codes[:, :ordered], own.masked_fill(masked, -1)], dim=1)
     hidden = network.denoiser.hidden(h, partly, table)
     queries = network.denoiser.queries(h, hidden, ordered, levels)
-    logits = code_logits(queries, table, ordered).masked_fill(said == 0, ABSENT)
-    log_probs = logits.log_softmax(dim=2)
+    weights = network.denoiser.evidence_weights[ordered:levels].unsqueeze(1)
+    logits = code_logits(queries, table, ordered) + weights * evidence
+    log_probs = logits.masked_fill(said == 0, ABSENT).log_softmax(dim=2)
     taught = said / said.sum(dim=2, keepdim=True)
     right = log_probs.gather(2, own.unsqueeze(2))[:, :, 0]
     both = (1 - share) * right + share * (taught * log_probs.clamp(min=-60)).sum(dim=2)

@@ -1,11 +1,12 @@
 """The masked-diffusion decoder in place of the autoregressive one, on the same encoder.
 
 Code vector    V_pc = mean of the vectors of the items with code c at position p + offset_pc
-Denoiser       log p(code c at p | unmasked codes, h) = softmax_c(q_p . V_pc + b_pc),
+Denoiser       log p(code c at p | unmasked codes, h) = softmax_c(q_p . V_pc + b_pc + beta_p e_pc),
                q = h + MLP([h, t_1 .. t_L]),  t_p = V_pc where code c of position p is known,
                else the mask of p
-Item choice    softmax over the items that share all codes of q_item . v_i + b_i
+Item choice    softmax over the items that share all codes of q_item . v_i + b_i + beta_item e_i
 
+e_pc is the logarithm of the evidence of the items that have the code and the unmasked ones.
 Every position reads every known code, to both of its sides. One hidden layer over all positions
 together costs a quarter of one transformer block over them, which counts where a search asks for
 every beam at every step. Shapes: W partly unmasked IDs, L levels, K codes of the largest level,
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.diffusion_search import ordered_levels
-from model.training.network import Network, NetworkShape
+from model.training.network import EVIDENCE_WEIGHT, Network, NetworkShape
 from model.trie import Trie
 
 HIDDEN = 4
@@ -50,6 +51,8 @@ class Denoiser(nn.Module):
         self.inner = nn.Linear((levels + 1) * width, HIDDEN * width)
         self.dropout = nn.Dropout(shape.dropout)
         self.outer = nn.Linear(HIDDEN * width, (levels + 1) * width)
+        # Of each position and, last, of the item.
+        self.evidence_weights = nn.Parameter(torch.full((levels + 1,), EVIDENCE_WEIGHT))
 
     def forward(self, h: Tensor, codes: Tensor, table: CodeTensors) -> Tensor:
         """Queries [..., L + 1, D] of each position and, last, of the item.
@@ -132,8 +135,9 @@ class DiffusionNetwork(Network):
         self.code_biases = nn.Parameter(torch.stack(counts).clamp(min=1).float().log())
 
     def evidence_weights(self) -> list[float]:
-        """Only the item head reads evidence: codes unmasked in any order have no node."""
-        return [0.0] * len(self.branching) + [self.head_evidence_weight.item()]
+        """See `Network.evidence_weights`; positions stand for depths."""
+        choices = self.denoiser.evidence_weights.detach().tolist()
+        return [*choices, self.head_evidence_weight.item()]
 
     def generator_parameters(self) -> list[nn.Parameter]:
         """See `Network.generator_parameters`."""

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.evidence import log_evidence
 from model.training.network import Network
 from model.transitions import (
     FADING,
     READ_MOST,
     Transitions,
     expanded,
-    log_evidence,
     pair_scale,
     pairs_of,
     summed,
@@ -40,6 +40,8 @@ class BatchEvidence:
     """Of depth 1 .. L + 1: position * M + node, ascending [R at that depth]."""
     logs: tuple[Tensor, ...]
     """log(1 + e / scale) of each."""
+    amounts: Tensor
+    """e of the items, in the order of their keys [R]."""
 
     @classmethod
     def over(cls, network: Network, keys: IntArray, amounts: AnyArray) -> "BatchEvidence":
@@ -52,20 +54,22 @@ class BatchEvidence:
         """
         total, device = network.depth_start[-1], network.text.device
         position, leaves = np.divmod(keys, len(network.ancestors))
-        node_keys, logs = [], []
+        node_keys, logs, sums = [], [], amounts
         for nodes in network.ancestors.T:
             at = position * total + nodes[leaves]
             first = np.flatnonzero(np.diff(at, prepend=-1))
             sums = np.add.reduceat(amounts, first) if len(first) else amounts
             node_keys.append(torch.from_numpy(at[first]).to(device))
             logs.append(torch.from_numpy(log_evidence(sums)).to(device))
-        return cls(total, tuple(node_keys), tuple(logs))
+        # The last nodes are the items themselves.
+        own = torch.from_numpy(np.asarray(sums, np.float32)).to(device)
+        return cls(total, tuple(node_keys), tuple(logs), own)
 
     def of(self, depth: int, position: Tensor, node: Tensor) -> Tensor:
         """The logarithms for pairs of a position and a child of a node at `depth` [F]."""
         keys, logs = self.keys[depth], self.logs[depth]
         if not len(keys):
-            return torch.zeros(len(node), device=node.device)
+            return torch.zeros(node.shape, device=node.device)
         wanted = position * self.nodes + node
         place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
         return torch.where(keys[place] == wanted, logs[place], 0.0)
@@ -74,6 +78,13 @@ class BatchEvidence:
         """Positions (ascending), leaves and logarithms of all items with evidence [R]."""
         keys = self.keys[-1]
         return keys // self.nodes, keys % self.nodes - first_item, self.logs[-1]
+
+    def item_amounts(self, positions: int, first_item: int) -> Tensor:
+        """The evidence of every item as a table [P, N]."""
+        position, leaf, _ = self.items(first_item)
+        table = self.amounts.new_zeros(positions, self.nodes - first_item)
+        table[position, leaf] = self.amounts
+        return table
 
 
 def own_evidence(

@@ -69,13 +69,18 @@ def _export_diffusion(network: DiffusionNetwork, folder: Path, known: dict[str, 
     alive, beams = {"alive": known["alive"]}, {"beams": known["beams"]}
     tree = {name: known[name] for name in ("child_start", "vectors", "biases")}
     sizes = {"pool": torch.arange(7 * levels), "apart": torch.ones(1)}
+    evidence = {
+        "evidence_leaves": torch.arange(3),
+        "evidence": torch.ones(3),
+        "evidence_weights": torch.ones(levels),
+    }
     openings = {"openings": torch.ones(levels, levels, dtype=torch.bool)}
     names = [*(f"slots_{depth}" for depth in range(ordered)), "slots_range", "slots_items"]
     slots = {name: torch.arange(3 + place) for place, name in enumerate(names)}
     h = {"h": known["h"]}
     export_graph(
         DiffusionDecoderGraph(network),
-        h | tree | alive | items | codes | openings | beams | sizes | slots,
+        h | tree | alive | items | codes | evidence | openings | beams | sizes | slots,
         folder / "decoder.onnx",
         ["leaves", "log_probs"],
     )
@@ -100,6 +105,8 @@ FREE_LENGTHS = {
     "text": 1,
     "codes": 1,
     "first_of_bucket": 1,
+    "evidence_leaves": 1,
+    "evidence": 1,
     "pool": 1,
     "partly": 1,
     "bucket_nodes": 2,

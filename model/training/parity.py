@@ -15,7 +15,7 @@ from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import Graphs, GraphStepDecoder, SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
-from model.diffusion_search import MASKED, CodeTable
+from model.diffusion_search import MASKED
 from model.errors import ExportError
 from model.training.diffusion_network import DiffusionNetwork, code_logits
 from model.training.network import Network, TreeTensors
@@ -67,15 +67,23 @@ def _check_diffusion(
     _check_steps(network, graphs, bundle.tree, generator)
     catalogues = [(bundle.tree, table.codes), *unseen_catalogues(bundle, generator)]
     for tree, codes in catalogues:
-        over = graphs.over(CodeTable(codes, table.vectors, table.biases))
+        over = graphs.over(replace(table, codes=codes))
         for share, width, diversity in ((1.0, 1, False), (0.5, 10, True), (0.5, 50, False)):
             legal = generator.random(len(codes)) < share
             h = generator.normal(size=(tree.vectors.shape[1],)).astype(np.float32)
             way = replace(graphs.unmasking, diversity=diversity)
-            found = over.by(way).search(h, tree, legal_below(tree.trie, legal), width)
-            reference = GraphMaskedDecoder(over, tree).search().search(h, legal, width, way)
+            known = replace(tree, evidence=_some_evidence(len(codes), generator))
+            found = over.by(way).search(h, known, legal_below(tree.trie, legal), width)
+            reference = GraphMaskedDecoder(over, known).search().search(h, legal, width, way)
             what = f"decoder.onnx and the NumPy reference, width {width}, {len(codes)} items"
             compare(what, found, reference)
+
+
+def _some_evidence(items: int, generator: np.random.Generator) -> FloatArray:
+    """As a history might bring: of up to a fifth of the items, of all magnitudes [N]."""
+    known = generator.random(items) < 0.2 * generator.integers(2)
+    evidence: FloatArray = (known * generator.exponential(0.1, items)).astype(np.float32)
+    return evidence
 
 
 @torch.no_grad()

@@ -124,7 +124,7 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     """Leaves and log-probabilities [B, W] that the network's own search reaches."""
     if isinstance(network, DiffusionNetwork):
-        return BatchSearch(network, tree, width).search(h)
+        return BatchSearch(network, tree, width).search(h, evidence)
     alive = torch.ones_like(network.biases)
     sizes = (width, *network.branching)
     lengths = tuple(torch.arange(size, device=h.device) for size in sizes)

@@ -1,7 +1,7 @@
 """A masked-code decoder that is nothing but a table, and its scores by brute force."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -10,13 +10,14 @@ from hypothesis.extra import numpy as npst
 from scipy.special import log_softmax
 
 from model.diffusion_search import MASKED, DiffusionSearch, Unmasking
+from model.evidence import ItemEvidence
 from model.types import BoolArray, FloatArray, IntArray
 from tests.model.table_decoder import NOTHING
 
 
 @dataclass(frozen=True)
 class MaskedTable:
-    """Logits that depend on every code that is known, whatever the history."""
+    """Logits that depend on every code that is known, and evidence, whatever the history."""
 
     codes: IntArray
     """[N, L], sorted."""
@@ -26,6 +27,10 @@ class MaskedTable:
     """[L, K, L, K]: what a known code adds to the others."""
     items: FloatArray
     """[N]"""
+    evidence: FloatArray
+    """[N]"""
+    evidence_weights: FloatArray
+    """[L]"""
 
     @classmethod
     def random(cls, codes: IntArray, seed: int) -> "MaskedTable":
@@ -33,7 +38,12 @@ class MaskedTable:
         sizes = (codes.shape[1], int(codes.max()) + 1)
         draws = [generator.normal(scale=1.5, size=size) for size in (sizes, sizes * 2, len(codes))]
         ordered = codes[np.lexsort(codes.T[::-1])]
+        known = generator.random(len(codes)) < generator.random()
+        draws += [known * generator.exponential(0.1, len(codes)), generator.normal(size=sizes[0])]
         return cls(ordered, *(draw.astype(np.float32) for draw in draws))
+
+    def without_evidence(self) -> "MaskedTable":
+        return replace(self, evidence=np.zeros_like(self.evidence))
 
     def code_logits(self, h: FloatArray, codes: IntArray) -> FloatArray:  # noqa: ARG002 - a table
         logits = np.repeat(self.own[None], len(codes), axis=0)
@@ -50,7 +60,8 @@ class MaskedTable:
         return self.items[leaves]
 
     def search(self) -> DiffusionSearch:
-        return DiffusionSearch(self, self.codes)
+        evidence = ItemEvidence.of(self.evidence)
+        return DiffusionSearch(self, self.codes, evidence, self.evidence_weights)
 
     def scores(self, leaf: int, ordered: int) -> list[float]:
         """Log-probability of an item by every order of its codes after the `ordered` first."""
@@ -67,11 +78,21 @@ class MaskedTable:
             agree = [row for row in self.codes if all((state == MASKED) | (row == state))]
             occurring = sorted({int(row[level]) for row in agree})
             logits = self.code_logits(NOTHING, state[None])[0, level, occurring]
+            logits += self.evidence_weights[level] * self._logs(state, level, occurring)
             code = int(self.codes[leaf, level])
             total += float(log_softmax(logits)[occurring.index(code)])
             state[level] = code
         bucket = np.flatnonzero((self.codes == state).all(axis=1))
         return total + float(log_softmax(self.items[bucket])[bucket.tolist().index(leaf)])
+
+    def _logs(self, state: IntArray, level: int, codes: list[int]) -> FloatArray:
+        """log(1 + e / scale) of each of `codes`, item by item."""
+        sums = np.zeros(len(codes))
+        for row, amount in zip(self.codes, self.evidence, strict=True):
+            if all((state == MASKED) | (row == state)):
+                sums[codes.index(int(row[level]))] += amount
+        logs: FloatArray = np.log1p(sums / 0.02).astype(np.float32)
+        return logs
 
 
 @st.composite

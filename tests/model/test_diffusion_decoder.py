@@ -12,11 +12,11 @@ from model.availability import legal_below
 from model.bundle import Bundle
 from model.decoder import SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
-from model.diffusion_search import CodeTable
 from model.errors import BundleError
 from model.recommender import Query, Recommender, verify_golden
 from model.trie import Trie
 from tests.model.bundle_copy import copy_bundle, reseal
+from tests.model.some_evidence import some_evidence
 from tests.model.test_recommender import CHAIN, all_ids, assert_well_formed, queries
 
 SOME = settings(
@@ -60,8 +60,9 @@ def test_the_exported_search_finds_what_the_readable_one_finds(
     h = graphs.encode(bundle.tree.item_vectors[generator.integers(trie.item_count, size=3)])
     way = replace(graphs.unmasking, diversity=diversity)
 
-    found = graphs.by(way).search(h, bundle.tree, legal_below(trie, legal), width)
-    expected = GraphMaskedDecoder(graphs, bundle.tree).search().search(h, legal, width, way)
+    tree = replace(bundle.tree, evidence=some_evidence(trie.item_count, generator))
+    found = graphs.by(way).search(h, tree, legal_below(trie, legal), width)
+    expected = GraphMaskedDecoder(graphs, tree).search().search(h, legal, width, way)
 
     assert len(found.leaves) == len(set(found.leaves.tolist())) == min(width, int(legal.sum()))
     assert legal[found.leaves].all()
@@ -134,7 +135,7 @@ def test_partly_unmasked_ids_are_told_apart_in_a_large_catalogue(
     vectors = generator.normal(size=(trie.node_count, width)).astype(np.float32)
     tree = SearchTree(trie, vectors, np.zeros(trie.node_count, np.float32))
     of_codes = generator.normal(0, 0.3, (levels, largest, width)).astype(np.float32)
-    large = graphs.over(CodeTable(codes[order], of_codes, graphs.table.biases))
+    large = graphs.over(replace(graphs.table, codes=codes[order], vectors=of_codes))
     h = generator.normal(size=(width,)).astype(np.float32)
     legal = np.ones(items, dtype=bool)
 

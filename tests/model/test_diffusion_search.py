@@ -91,11 +91,42 @@ def test_hiding_an_item_from_an_unpruned_search_does_not_change_the_others(
         assert total == pytest.approx(scores[leaf], abs=1e-5)
 
 
+@SOME
+@given(case=tables())
+def test_evidence_only_moves_probability_among_what_is_real(case: Case) -> None:
+    table, legal, way = case
+    everything, order = np.ones_like(legal), way.in_order(table.codes.shape[1])
+    order = replace(order, diversity=False)
+
+    known = table.search().search(NOTHING, everything, ENOUGH, order)
+    plain = table.without_evidence().search().search(NOTHING, everything, ENOUGH, order)
+
+    assert set(known.leaves.tolist()) == set(plain.leaves.tolist())
+    np.testing.assert_allclose(np.exp(known.totals()).sum(), 1, atol=1e-4)
+
+
+def test_evidence_of_an_item_is_that_of_its_codes_while_it_agrees() -> None:
+    """Its first code leads to both items alike; below, evidence is of the second one alone."""
+    codes = np.array([[0, 0, 0], [0, 1, 1], [1, 1, 2]])
+    own, given = np.zeros((3, 3), np.float32), np.zeros((3, 3, 3, 3), np.float32)
+    none, weights = np.zeros(3, np.float32), np.array([0, 0.5, 0], np.float32)
+    evidence = np.array([0, 0.06, 5], np.float32)  # what the third has is not the second's
+    table = MaskedTable(codes, own, given, none, evidence, weights)
+
+    found = table.search().search(NOTHING, np.ones(3, bool), 3, Unmasking(1, schedule=(1, 2)))
+
+    odds = (1 + 0.06 / 0.02) ** 0.5
+    expected = {2: 1 / 2, 1: odds / (1 + odds) / 2, 0: 1 / (1 + odds) / 2}
+    for leaf, total in zip(found.leaves.tolist(), found.totals().tolist(), strict=True):
+        assert np.exp(total) == pytest.approx(expected[leaf], rel=1e-5)
+
+
 def test_beams_that_stand_for_the_same_item_do_not_cost_another_its_place() -> None:
     """Two beams, two items; the likeliest two half-unmasked IDs are both of the first item."""
     codes = np.array([[0, 0, 0], [0, 1, 1]])
     likely = np.array([[0, 0], [3, 0], [3, 0]], np.float32)
-    table = MaskedTable(codes, likely, np.zeros((3, 2, 3, 2), np.float32), np.zeros(2, np.float32))
+    given, none = np.zeros((3, 2, 3, 2), np.float32), np.zeros(2, np.float32)
+    table = MaskedTable(codes, likely, given, none, none, np.zeros(3, np.float32))
     everything = np.ones(2, bool)
 
     alone = table.search()._search(NOTHING, everything, 2, Unmasking(1))
@@ -131,7 +162,8 @@ def test_the_penalty_lets_other_items_in() -> None:
     """Four near-copies crowd a third item out of two beams unless the copies are kept apart."""
     codes = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 2]])
     own = np.array([[0, 0, 0], [1.0, 0, 0], [0.1, 0, 0]], np.float32)
-    table = MaskedTable(codes, own, np.zeros((3, 3, 3, 3), np.float32), np.zeros(3, np.float32))
+    given, none = np.zeros((3, 3, 3, 3), np.float32), np.zeros(3, np.float32)
+    table = MaskedTable(codes, own, given, none, none, none)
     everything = np.ones(3, bool)
     order = Unmasking(1, schedule=(1, 2))
 
@@ -164,4 +196,10 @@ def test_buckets_start_at_the_first_item_with_the_same_codes() -> None:
     codes = np.array([[0, 1], [0, 1], [0, 2], [1, 2], [1, 2]])
     nothing = np.zeros((2, 3), np.float32)
 
-    assert CodeTable(codes, nothing, nothing).first_of_bucket.tolist() == [0, 0, 2, 3, 3]
+    assert CodeTable(codes, nothing, nothing, nothing[:, 0]).first_of_bucket.tolist() == [
+        0,
+        0,
+        2,
+        3,
+        3,
+    ]

@@ -13,6 +13,7 @@ from model.beam_search import BeamResult
 from model.bundle import Bundle, GoldenCase
 from model.decoder import SearchTree
 from model.errors import BundleError, ConfigError, UnknownCategoryError
+from model.evidence import SCALE
 from model.recommender import (
     SCORE_TOLERANCE,
     Query,
@@ -21,7 +22,7 @@ from model.recommender import (
     Recommender,
     verify_golden,
 )
-from model.transitions import SCALE, Transitions
+from model.transitions import Transitions
 from model.types import AnyArray, FloatArray
 from tests.model.training.evaluation.toy_bundle import ToyGraphs, toy_bundle
 

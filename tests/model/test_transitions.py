@@ -120,6 +120,8 @@ def test_biases_have_the_evidence_below_each_node_and_of_one_history_only(
 
     with followed.after(np.array(read, np.int64)):
         np.testing.assert_allclose(followed.tree.biases, expected(read), rtol=1e-4, atol=1e-5)
+        amounts = evidence_by_definition(histories, read)
+        np.testing.assert_allclose(followed.tree.evidence, amounts, rtol=1e-5)
         with followed.after(np.array(inner, np.int64)):
             np.testing.assert_allclose(followed.tree.biases, expected(inner), rtol=1e-4, atol=1e-5)
             terms = weights[-1] * np.log1p(evidence_by_definition(histories, inner) / 0.02)
@@ -127,7 +129,9 @@ def test_biases_have_the_evidence_below_each_node_and_of_one_history_only(
             np.testing.assert_allclose(followed.evidence.term(every), terms, rtol=1e-4, atol=1e-6)
             assert followed.evidence.most == pytest.approx(terms.max(initial=0), rel=1e-4)
         np.testing.assert_allclose(followed.tree.biases, expected(read), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(followed.tree.evidence, amounts, rtol=1e-5)
     assert followed.tree.biases.tolist() == before.tolist()
+    assert not followed.tree.evidence.any()
     assert tree.biases.tolist() == before.tolist()
 
 

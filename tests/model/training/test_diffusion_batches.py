@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.diffusion_search import ANY_ORDER_ITEMS_MAX, DiffusionSearch, Unmasking
+from model.diffusion_search import ANY_ORDER_ITEMS_MAX, Unmasking
 from model.training.diffusion_batches import BatchSearch
+from model.training.evidence import BatchEvidence
+from tests.model.some_evidence import some_evidence
 from tests.model.training.small_network import small_diffusion_network
 from tests.model.training.test_diffusion_graph import TorchDenoiser
 
@@ -27,14 +29,19 @@ def test_it_finds_what_the_numpy_search_finds(
     assert items <= ANY_ORDER_ITEMS_MAX
     if in_order:
         network.ordered_levels = trie.levels
-    h = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 8)).astype(np.float32))
+    generator = np.random.default_rng(seed)
+    h = torch.from_numpy(generator.normal(size=(3, 8)).astype(np.float32))
+    amounts = np.stack([some_evidence(items, generator) for _ in h])
+    keys = np.flatnonzero(amounts)
+    evidence = BatchEvidence.over(network, keys, amounts.flatten()[keys])
 
-    found = BatchSearch(network, network.tree(network.item_vectors()), width).search(h)
+    tree = network.tree(network.item_vectors())
+    found = BatchSearch(network, tree, width).search(h, evidence)
 
-    search = DiffusionSearch(TorchDenoiser(network), network.codes.numpy())
     way = Unmasking(network.ordered_levels)
     legal = np.ones(items, dtype=bool)
     for row, (leaves, totals) in enumerate(zip(*found, strict=True)):
+        search = TorchDenoiser(network, amounts[row]).search(network.codes.numpy())
         expected = search._search(h[row].numpy(), legal, width, way)
         reached = torch.isfinite(totals)
         assert leaves[reached].tolist() == expected.leaves.tolist()

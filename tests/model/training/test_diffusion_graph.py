@@ -1,5 +1,7 @@
 """The tensor search finds what the NumPy search finds."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -7,27 +9,38 @@ from hypothesis import strategies as st
 
 from model.availability import legal_below
 from model.diffusion_search import (
-    CodeTable,
     DiffusionSearch,
     Unmasking,
     diversity_penalty,
+    first_of_bucket,
     largest_range,
 )
+from model.evidence import ItemEvidence, log_evidence
 from model.training.diffusion_graph import DiffusionDecoderGraph, DiffusionStepGraph
 from model.training.diffusion_network import DiffusionNetwork
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
+from tests.model.some_evidence import some_evidence
 from tests.model.training.small_network import small_diffusion_network
 
 
 class TorchDenoiser:
     """Partly unmasked IDs by the network, as the NumPy search wants them."""
 
-    def __init__(self, network: DiffusionNetwork) -> None:
+    def __init__(self, network: DiffusionNetwork, evidence: FloatArray) -> None:
+        """Read evidence [N]; the biases of items have it, as those of a request do."""
         items = network.item_vectors()
         self.step = DiffusionStepGraph(network)
-        self.tree, self.table = network.tree(items), network.code_table(items)
-        self.items = len(items)
+        self.table, self.items = network.code_table(items), len(items)
+        tree, self.evidence = network.tree(items), ItemEvidence.of(evidence)
+        biases = tree.biases.detach().clone()
+        self.weights = np.array(network.evidence_weights(), np.float32)
+        biases[-len(items) :] += torch.from_numpy(self.weights[-2] * log_evidence(evidence))
+        self.tree = replace(tree, biases=biases)
+
+    def search(self, codes: IntArray) -> DiffusionSearch:
+        levels = codes.shape[1]
+        return DiffusionSearch(self, codes, self.evidence, self.weights[:levels])
 
     def code_logits(self, h: FloatArray, codes: IntArray) -> FloatArray:
         return self._run(h, codes, np.zeros((len(codes), 1), np.int64))[0]
@@ -53,15 +66,18 @@ class TorchDenoiser:
 def tensor_search(
     network: DiffusionNetwork,
     trie: Trie,
-    h: FloatArray,
+    asked: tuple[FloatArray, FloatArray],
     counts: AnyArray,
     way: Unmasking,
     width: int,
 ) -> tuple[IntArray, FloatArray]:
-    """One run of the graph as it is exported, without the second run where items are missing."""
-    levels, steps = trie.levels, TorchDenoiser(network)
-    codes = network.codes.numpy()
-    first = CodeTable(codes, steps.table.vectors.numpy(), steps.table.biases.numpy())
+    """One run of the graph as it is exported, without the second run where items are missing.
+
+    `asked` are h [D] and the evidence of every item [N].
+    """
+    h, evidence = asked
+    levels, steps = trie.levels, TorchDenoiser(network, evidence)
+    first = first_of_bucket(network.codes.numpy())
     sizes = [*trie.branching[: network.ordered_levels], largest_range(trie, network.ordered_levels)]
     slots = [torch.arange(size) for size in (*sizes, trie.branching[levels])]
     leaves, totals = DiffusionDecoderGraph(network)(
@@ -71,9 +87,12 @@ def tensor_search(
         steps.tree.biases,
         torch.from_numpy(counts),
         network.codes,
-        torch.from_numpy(first.first_of_bucket),
+        torch.from_numpy(first),
         steps.table.vectors,
         steps.table.biases,
+        torch.from_numpy(steps.evidence.leaves),
+        torch.from_numpy(steps.evidence.amounts),
+        torch.from_numpy(steps.weights[:levels]),
         torch.from_numpy(way.openings(levels)),
         torch.arange(width),
         torch.arange(width * levels),
@@ -113,9 +132,12 @@ def test_it_finds_what_the_numpy_search_finds(
     way = Unmasking(network.ordered_levels)
     way = way.in_order(trie.levels) if in_order else way
 
-    search = DiffusionSearch(TorchDenoiser(network), network.codes.numpy())
+    evidence = some_evidence(items, generator)
+
+    search = TorchDenoiser(network, evidence).search(network.codes.numpy())
     expected = search._search(h, legal, width, way)
-    leaves, totals = tensor_search(network, trie, h, legal_below(trie, legal), way, width)
+    counts = legal_below(trie, legal)
+    leaves, totals = tensor_search(network, trie, (h, evidence), counts, way, width)
 
     assert leaves.tolist() == expected.leaves.tolist()
     np.testing.assert_allclose(totals, expected.totals(), rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model.training.evidence import batch_evidence, history_evidence, own_evidence
 from model.transitions import Transitions
 from model.types import IntArray
-from tests.model.training.small_network import evidence_of_nodes, small_network
+from tests.model.training.small_network import evidence_of_nodes, no_evidence, small_network
 from tests.model.training.test_network import leaves_below
 
 ITEMS = 10
@@ -80,3 +80,13 @@ def test_a_child_without_evidence_has_none() -> None:
     assert first.nonzero()[:, 0].tolist() == [3, 6]
     last = evidence.of(trie.levels, torch.full((ITEMS,), 4), items)
     assert not last.any()
+
+
+def test_without_any_evidence_every_child_still_has_a_number() -> None:
+    network, trie = small_network(ITEMS)
+    nodes = trie.item_start + torch.arange(6).view(2, 1, 3)
+
+    logs = no_evidence(network).of(trie.levels, torch.arange(2)[:, None, None], nodes)
+
+    assert logs.shape == nodes.shape
+    assert not logs.any()

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from model.bundle import Bundle
 from model.errors import ConfigError, DataError
+from model.evidence import SCALE
 from model.recommender import Query, Recommender
 from model.training.evaluation.evaluate import (
     GENERATOR,
@@ -26,7 +27,6 @@ from model.training.evaluation.evaluate import (
 )
 from model.training.evaluation.metrics import summary
 from model.training.evaluation.report import Evaluation, write_evaluation
-from model.transitions import SCALE
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
 
 USERS = 30
