@@ -196,7 +196,8 @@ class DiffusionSearch:
         """What evidence adds to the logits of codes [W, L, K], given which items agree [W, N]."""
         sums = np.zeros(shape, dtype=np.float32)
         beam, place = np.nonzero(agree[:, self.evidence.leaves])
-        codes, amounts = self.codes[self.evidence.leaves[place]], self.evidence.amounts[place]
+        codes: IntArray = self.codes[self.evidence.leaves[place]]
+        amounts = self.evidence.amounts[place]
         for level in range(shape[1]):
             np.add.at(sums, (beam, level, codes[:, level]), amounts)
         terms: FloatArray = self.evidence_weights[:, None] * log_evidence(sums)

@@ -39,7 +39,8 @@ class MaskedTable:
         draws = [generator.normal(scale=1.5, size=size) for size in (sizes, sizes * 2, len(codes))]
         ordered = codes[np.lexsort(codes.T[::-1])]
         known = generator.random(len(codes)) < generator.random()
-        draws += [known * generator.exponential(0.1, len(codes)), generator.normal(size=sizes[0])]
+        draws += [known * generator.exponential(0.1, len(codes))]
+        draws += [generator.normal(size=sizes[:1])]
         return cls(ordered, *(draw.astype(np.float32) for draw in draws))
 
     def without_evidence(self) -> "MaskedTable":
