@@ -199,7 +199,7 @@ class DiffusionSearch:
         codes: IntArray = self.codes[self.evidence.leaves[place]]
         amounts = self.evidence.amounts[place]
         for level in range(shape[1]):
-            np.add.at(sums, (beam, level, codes[:, level]), amounts)
+            np.add.at(sums[:, level], (beam, codes[:, level]), amounts)
         terms: FloatArray = self.evidence_weights[:, None] * log_evidence(sums)
         return terms
 
