@@ -66,7 +66,7 @@ check: lint types ## All static checks.
 
 .PHONY: test
 test: install ## All tests, on up to four cores; needs no root and no Redis server.
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal --durations=20
 
 .PHONY: web-client
 web-client: install ## Install the TypeScript client's tools (npm) and write its types anew.

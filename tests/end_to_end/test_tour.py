@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from model.bundle import Bundle
+from service.schemas import BEAM_MAX
 from tests.end_to_end.service_process import (
     ServiceProcess,
     ids,
@@ -147,9 +148,11 @@ def test_inline_history_keeps_what_the_user_has_stored_as_seen(
 def test_excluded_items_give_way_to_the_next_best(
     client: httpx2.Client, shop: Bundle, history: list[str]
 ) -> None:
-    answer = recommend(client, history=history, k=20)
+    # So wide that no search leaves out what it finds without the excluded ones.
+    wide = {"history": history, "beam": BEAM_MAX}
+    answer = recommend(client, **wide, k=20)
     dropped = ids(answer)[:10:2]
-    rest = recommend(client, history=history, k=15, exclude=[*dropped, "no such item"])
+    rest = recommend(client, **wide, k=15, exclude=[*dropped, "no such item"])
     check_answer(rest, shop, k=15)
     assert ids(rest) == [item_id for item_id in ids(answer) if item_id not in dropped]
 

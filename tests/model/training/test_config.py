@@ -7,7 +7,11 @@ import pytest
 from model.errors import ConfigError
 from model.training.config import RunConfig, read_preset, read_run_config
 
-COMPARISONS = ("compare.toml", "seeds.toml")  # many runs in one file: see test_compare.py
+COMPARISONS = (
+    "cold.toml",
+    "compare.toml",
+    "seeds.toml",
+)  # many runs in one file: see test_compare.py
 EXAMPLES = sorted(
     path
     for path in (Path(__file__).parents[3] / "docs" / "examples").glob("*.toml")
