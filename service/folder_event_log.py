@@ -167,6 +167,8 @@ class FolderEventLog:
             self._end_segment()
             self._tell(batch, error)
         else:
+            if self._is_segment_over(batch):  # before anybody is told that an erasure is there
+                self._end_segment()
             self._tell(batch, None)
 
     def _is_segment_over(self, batch: Sequence[_Entry]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.contract.redis_server import RedisServer, free_port, required_executable
+from tests.contract.redis_server import RedisServer, free_ports, required_executable
 from tests.contract.redis_tls import Certificates
 
 MASTER_NAME = "cofine"
@@ -29,8 +29,9 @@ class SentinelServers:
         self._executable = required_executable()
         self._certificates = certificates
         self.servers: list[RedisServer] = []
-        ports = [free_port() for _ in range(3)]
-        known = [free_port() for _ in ports] if certificates else ports
+        free = iter(free_ports(4 * SENTINELS))
+        ports = [next(free) for _ in range(3)]
+        known = [next(free) for _ in ports] if certificates else ports
         self._master_port = known[0]
         for number, port in enumerate(ports):
             own = folder / str(number)
@@ -46,8 +47,8 @@ class SentinelServers:
                 )
             )
         self._files = [folder / f"sentinel-{number}.conf" for number in range(SENTINELS)]
-        self._ports = [free_port() for _ in self._files]
-        self._tls_ports = [free_port() for _ in self._files if certificates]
+        self._ports = [next(free) for _ in self._files]
+        self._tls_ports = [next(free) for _ in self._files if certificates]
         self._processes: list[subprocess.Popen[bytes]] = []
         hosts = ",".join(f"127.0.0.1:{port}" for port in self._tls_ports or self._ports)
         self.url = f"redis+sentinel://{hosts}/{MASTER_NAME}"
