@@ -80,7 +80,7 @@ class Splice:
 
 
 def joined(parts: Sequence[AnyArray]) -> AnyArray:
-    """`parts` one below the other; large ones are copied by two threads, in half the time."""
+    """`parts` one below the other; large ones are copied by two threads."""
     if sum(part.nbytes for part in parts) <= SMALL_BYTES:
         return np.concatenate(parts)
     rows = sum(map(len, parts))
