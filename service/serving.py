@@ -23,6 +23,7 @@ from service.folder_event_log import FolderEventLog
 from service.impressions import Impressions
 from service.item_edits import EditStore, MemoryEdits
 from service.metrics import Metrics
+from service.pages import Pages
 from service.rate_limits import LocalRateLimits, RateLimits
 from service.recommendation_id import RecommendationIds
 from service.redis_connection import ConnectionLimits
@@ -200,6 +201,8 @@ class Serving:
         self.metrics = metrics
         self.folder = BundleFolder(settings.bundles, settings.bundle)
         self.store = make_store(settings, metrics)
+        read_seconds = settings.state_read_deadline_ms / 1_000
+        self.pages = Pages(self.store, deadline_seconds=read_seconds)
         self.recommendation_ids = RecommendationIds(settings.signing_secrets())
         self.event_log = make_event_log(self.store, settings, metrics)
         self.impressions = Impressions(self.recommendation_ids, metrics, self.event_log)
@@ -271,6 +274,7 @@ class Serving:
         await self.catalogue.stop()
         if self.event_log is not None:
             await self.event_log.close()
+        await self.pages.settle()
         await self.store.close()
 
 

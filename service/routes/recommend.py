@@ -1,6 +1,5 @@
 """POST /v1/recommend."""
 
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +27,6 @@ from service.schemas import (
     StepBody,
 )
 from service.scopes import allows
-from service.served_lists import LIST_MAX_ITEMS
 from service.serving import Serving
 from service.tracing import record_stage
 from service.user_state import UserState
@@ -102,7 +100,7 @@ async def answer_recommend(serving: Serving, body: RecommendRequest) -> Recommen
     )
     if not is_degraded:  # a last page, too: whoever asks beyond it shall get nothing twice
         shown = [*(earlier or ()), *(item.item_id for item in found.items)]
-        await _keep(serving, body.user_id, recommendation_id, shown, deadline)
+        await serving.pages.keep(body.user_id, recommendation_id, shown)
     is_unpaged = body.after is not None and earlier is None
     if is_unpaged:
         serving.metrics.degraded["paging"].inc()
@@ -155,33 +153,8 @@ async def _earlier_pages(
     """Return the items of the pages before, None when there are none or they are not known."""
     if body.after is None:
         return None
-    try:
-        return await serving.store.read_list(
-            body.user_id, body.after, deadline_seconds=_read_seconds(serving, deadline)
-        )
-    except StateUnavailableError:
-        return None
-
-
-async def _keep(
-    serving: Serving,
-    user_id: str | None,
-    recommendation_id: str,
-    served: Sequence[str],
-    deadline: float,
-) -> None:
-    """Keep what was served, if there is time; without it the next page says `degraded.paging`."""
-    most_seconds = serving.settings.state_read_deadline_ms / 1_000
-    left_seconds = deadline + LATE_SECONDS - time.perf_counter()
-    if left_seconds <= 0:  # whoever was in such a hurry for the items does not wait for this
-        return
-    with contextlib.suppress(StateUnavailableError):
-        await serving.store.keep_list(
-            user_id,
-            recommendation_id,
-            served[-LIST_MAX_ITEMS:],
-            deadline_seconds=min(most_seconds, left_seconds),
-        )
+    seconds = _read_seconds(serving, deadline)
+    return await serving.pages.before(body.user_id, body.after, deadline_seconds=seconds)
 
 
 async def compute(served: Served, query: Query, deadline: float) -> Recommendation:

@@ -1,15 +1,13 @@
 """Next pages over HTTP: nothing is repeated, and what is forgotten is said."""
 
-import time
-from collections.abc import Sequence
+import asyncio
 from typing import Any
 
 import httpx2
 import pytest
 
-from service.routes import recommend
 from service.user_state import MemoryUserState
-from tests.service.conftest import Client
+from tests.service.conftest import Client, running_app
 from tests.service.test_explore import shop
 
 __all__ = ["shop"]
@@ -53,24 +51,50 @@ async def test_a_page_that_is_not_known_is_said(client: Client) -> None:
     assert 'cofine_degraded_total{reason="paging"} 1.0' in await client.scrape()
 
 
-@pytest.mark.parametrize(("left_seconds", "waits"), [(-1.0, False), (0.5, True), (60.0, True)])
-async def test_a_list_is_kept_in_the_time_that_is_left(
-    client: Client, monkeypatch: pytest.MonkeyPatch, left_seconds: float, waits: bool
+@pytest.fixture
+def unblocked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Lists are kept only once this is set; everything else goes on."""
+    unblocked, keep_list = asyncio.Event(), MemoryUserState.keep_list
+
+    async def keep_late(*what: Any, **how: Any) -> None:
+        await unblocked.wait()
+        await keep_list(*what, **how)
+
+    monkeypatch.setattr(MemoryUserState, "keep_list", keep_late)
+    return unblocked
+
+
+async def test_no_answer_waits_for_a_list_that_is_kept_slowly(
+    client: Client, unblocked: asyncio.Event
 ) -> None:
-    """Whoever asks for an answer by then does not get it later because of the page after it."""
-    given: list[float] = []
+    first = (await page(client, user_id="ann", k=1))["recommendation_id"]
+    too_soon = await page(client, user_id="ann", k=1, after=first)
+    unblocked.set()
+    await client.app.state.serving.pages.settle()
+    later = await page(client, user_id="ann", k=1, after=first)
 
-    async def keep_list(
-        self: MemoryUserState, user: str | None, name: str, items: Sequence[str], **how: float
-    ) -> None:
-        given.append(how["deadline_seconds"])
+    assert too_soon["degraded"]["paging"]
+    assert (ids(later), later["degraded"]) == (["file"], None)
 
-    monkeypatch.setattr(MemoryUserState, "keep_list", keep_list)
-    serving = client.app.state.serving
-    most_seconds = serving.settings.state_read_deadline_ms / 1_000
 
-    deadline = time.perf_counter() + left_seconds
-    await recommend._keep(serving, "ann", "1", ["polish"], deadline)
+async def test_a_list_that_is_kept_slowly_is_erased_as_well(
+    client: Client, unblocked: asyncio.Event
+) -> None:
+    await page(client, user_id="ann", k=1)
 
-    assert bool(given) == waits
-    assert all(0 < seconds <= most_seconds for seconds in given)
+    erasing = asyncio.create_task(client.delete("/v1/users/ann"))
+    await asyncio.wait({erasing}, timeout=0.05)
+    unblocked.set()
+
+    assert (await erasing).status_code == 204
+    await client.app.state.serving.pages.settle()
+    assert (await client.get("/v1/users/ann")).json()["served_lists"] == []
+
+
+async def test_lists_are_kept_before_the_service_ends(unblocked: asyncio.Event) -> None:
+    async with running_app() as client:
+        await page(client, user_id="ann", k=1)
+        store = client.app.state.serving.store
+        unblocked.set()
+    kept = await store.lists_of("ann", deadline_seconds=1)
+    assert [len(each.items) for each in kept] == [1]
