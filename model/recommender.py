@@ -2,15 +2,6 @@
 
 The one path from history to answer, used by the service and by `evaluate` alike.
 
-The served score of an item is `log p(item | history) + w * (h . v + e - u)`: the generator's
-log-probability plus the item head's opinion of it, where e is the evidence of transitions
-(`model/transitions.py`) and u = |h| * max |v| + max e bounds every h . v + e, so that the second
-term is never positive. An item under a pruned prefix therefore scores at most the
-log-probability of that prefix plus the best second term of all items that the search did not reach:
-when the last item served is above that, the list is exactly the best of the whole catalogue
-(`certified`). Items that the user has seen, where they are
-not left out, get the bundle's repeat bonus on top: far below zero where nobody comes back.
-
 Shapes: N items, D width, L levels, R results, T history length.
 """
 
@@ -18,20 +9,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
-from model.attributes import Filters
-from model.availability import Availability, legal_below
+from model.availability import Availability
 from model.beam_search import BeamResult, beam_search
-from model.boosts import Boost, BoostSums
+from model.boosts import BoostSums
 from model.bundle import Bundle
-from model.certificate import Headroom, is_certified
 from model.decoder import GraphStepDecoder
-from model.errors import BundleError, ConfigError, NoLevelsError
+from model.errors import NoLevelsError
 from model.explain import (
     Explanation,
     Influence,
@@ -43,190 +31,12 @@ from model.explore import Choice, Explorer
 from model.fallback import FallbackChain
 from model.history import truncate
 from model.legal_items import LegalItems
-from model.likeness import Likeness
+from model.query import Query, Recommendation, RecommendedItem
 from model.recent_items import RecentItems
-from model.reranking import calibrated_order, drawn_order, lacking_groups
-from model.timed_search import TimedSearch
-from model.transitions import EvidenceBiases
-from model.types import AnyArray, BoolArray, CategoryPath, FloatArray, IntArray, ItemId, SemanticId
-
-WIDEST_AUTO = 1_000
-"""Where widening ends: the search needs memory in proportion to its width."""
-
-PROVEN_ITEMS_MAX = 20_000
-"""Larger catalogues are certified for `auto` only: it reads all their item vectors, about half a
-millisecond for so many of width 128."""
-
-CANDIDATES = 4
-"""Times k items are searched for where the order is not the score's alone."""
-
-SCORE_TOLERANCE = 2e-2
-"""How far a score may lie from the same score computed on another machine.
-
-Another processor's last float32 bit can tip a component of h to the next float16 number; measured
-on a trained bundle, one such step moves a score among the best ten by up to 4e-3.
-"""
-
-
-@dataclass(frozen=True)
-class Query:
-    """What one request asks for."""
-
-    history: Sequence[ItemId] = ()
-    """Oldest first; unknown ids are skipped and counted."""
-    k: int = 10
-    exclude: Sequence[ItemId] = ()
-    """Never returned; unknown ids are ignored."""
-    seen: Sequence[ItemId] = ()
-    """More items that the user has seen than `history` holds."""
-    exclude_seen: bool = True
-    """Drop the items of `history` and `seen`."""
-    categories: Sequence[Sequence[str]] = ()
-    """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
-    beam: int | Literal["auto"] | None = None
-    """Beams kept after each level, but never fewer than k; None for the bundle's width; `auto` to
-    double it until the answer is certified, there is no time left or `WIDEST_AUTO` is reached."""
-    deadline: float = field(default=math.inf, compare=False)
-    """When the answer has to be there, a reading of `time.perf_counter`."""
-    filters: Filters = field(default_factory=dict)
-    """Conditions on attributes by name; an item must pass all of them."""
-    path: Sequence[str] = ()
-    """A place of the browsed tree: only its items; () is everything."""
-    choices: int | None = None
-    """Tell the next choices below `path` too, each with so many of its best items."""
-    explain: bool = False
-    """Say of every item why it is there."""
-    diversity: float = 0.0
-    """0 .. 1: how far the list follows the categories of the history instead of the score."""
-    exploration: float = 0.0
-    """0 .. 1: temperature of drawing by log-probability; 0 draws nothing and takes the best."""
-    anchors: Sequence[ItemId] = ()
-    """Items being looked at: read as the newest of the history, never returned; items like them
-    come first."""
-    boosts: tuple[Boost, ...] = ()
-    """Shifts of the scores of some items."""
-    pins: Mapping[int, ItemId] = field(default_factory=dict)
-    """Items by position, from 1: put there where they are legal and the position is at most `k`."""
-
-    @property
-    def is_reordered(self) -> bool:
-        """Whether the order is not the network's alone; such an answer is never certified."""
-        return bool(self.diversity > 0 or self.exploration > 0 or self.anchors or self.boosts)
-
-    def __post_init__(self) -> None:
-        if self.k < 0:
-            message = f"k is {self.k}: ask for 0 or more items"
-            raise ConfigError(message)
-        if isinstance(self.beam, int) and self.beam < 1:
-            message = f"beam is {self.beam}: keep 1 or more beams"
-            raise ConfigError(message)
-
-
-@dataclass(frozen=True)
-class RecommendedItem:
-    """One item of an answer."""
-
-    item_id: ItemId
-    rank: int
-    """1 is the best."""
-    score: float
-    source: str
-    """`generated`; `partial`, of a path that is generated as far as there was time for and popular
-    below; or the link of the fallback chain: `popular_in_category`, `popular` or `default`. Instead
-    of these `boosted`, where a boost has raised its score, or `pinned`."""
-    title: str
-    path: CategoryPath
-    semantic_id: SemanticId
-    level_log_probs: tuple[float, ...] | None
-    """Of each generated choice from coarse to fine, [L + 1]; None for items of the fallback chain,
-    and for all items where the choices have no fixed order."""
-    explanation: Explanation | None = None
-    """Where it was asked for."""
-    propensity: float | None = None
-    """Probability of this item at this rank, given those before it; where items were drawn."""
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One answer, best item first."""
-
-    items: tuple[RecommendedItem, ...]
-    unknown_history_items: int
-    certified: bool | None
-    """Whether the generated list is proven to be the exact one; None where nothing was searched,
-    where there was no time for all levels, where the order is not the score's alone, and where the
-    search proves nothing."""
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds in `encode`, `decode` and `resolve`."""
-    levels: int | None = None
-    """Choices from coarse to fine that there was time for; None for all of them."""
-    place: Choice | None = None
-    """The place that `path` names, as its choices are; None where no choices were asked for."""
-    choices: tuple[Choice, ...] = ()
-    """The next ones below it, the most probable first."""
-    bundle: Bundle | None = field(default=None, compare=False, repr=False)
-    """The state of the catalogue that it was made from, where leaves are looked up."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a search brought for one query."""
-
-    beams: BeamResult
-    fused: FloatArray
-    """Served score of each item [R]."""
-    certified: bool | None
-    levels: int | None
-    terms: FloatArray
-    """What boosts and likeness have added to each [R]."""
-
-    def by_score(self) -> IntArray:
-        """Places of the items [R], best first.
-
-        Equal scores are put in leaf order, so that the answer never depends on chance.
-        """
-        return np.lexsort((self.beams.leaves, -self.fused))
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What every search for one query needs."""
-
-    query: Query
-    h: FloatArray
-    seen: IntArray
-    counts: AnyArray
-    """[M]"""
-    headroom: Headroom
-    boosted: FloatArray | None
-    """Sum of the boosts of every item [N]."""
-    likeness: Likeness | None
-    coarse: IntArray
-    """First code of every item [N]."""
-    had: IntArray
-    """First codes that the answer is calibrated to [T]; none where it is not."""
-
-    def terms(self, leaves: IntArray) -> FloatArray:
-        """What boosts and likeness add to the scores of `leaves` [R]."""
-        terms = np.zeros(len(leaves), np.float32)
-        if self.boosted is not None:
-            terms += self.boosted[leaves]
-        if self.likeness is not None:
-            terms += self.likeness.terms(leaves)
-        return terms
-
-    def pools(self, found: IntArray) -> Iterator[BoolArray]:
-        """Items [N] that are searched for besides the leaves found, as they may come first."""
-        lacking = lacking_groups(self.coarse[found], self.had, self.query.k)
-        if len(lacking):
-            yield np.isin(self.coarse, lacking)
-        if self.likeness is not None:
-            yield self.likeness.around(self.counts, self.query.k * CANDIDATES)
-        if self.boosted is not None:
-            if (self.boosted > 0).any():
-                yield self.boosted > 0
-            if (self.boosted < 0).any():
-                yield self.boosted >= 0
+from model.reranking import calibrated_order, drawn_order
+from model.served_score import ServedScore
+from model.served_search import Found, ServedSearch
+from model.types import AnyArray, FloatArray, IntArray, ItemId
 
 
 @dataclass(frozen=True)
@@ -249,15 +59,14 @@ class Recommender:
             self._trie, bundle.catalog, bundle.attributes, withheld=bundle.withheld
         )
         self._everything = self._legal_items.everything
-        weights = bundle.manifest.score.evidence_weights
-        self._biases = EvidenceBiases(bundle.tree, bundle.transitions, weights)
-        self._tree = self._biases.tree
+        self.score = ServedScore(bundle)
+        self._tree = self.score.tree
         self._items = RecentItems(bundle.catalog)
         self._explorer = Explorer(bundle, self._tree)
         self._chance = np.random.default_rng()
-        self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
-        self._fallback = FallbackChain(bundle, self._tree)
         self._boosts = BoostSums(bundle.catalog, bundle.attributes)
+        self._search = ServedSearch(bundle, self.score, self._items, self._boosts)
+        self._fallback = FallbackChain(bundle, self._tree)
 
     def over(self, bundle: Bundle) -> "Recommender":
         """The same thread's recommender over another state of the bundle's catalogue.
@@ -265,7 +74,7 @@ class Recommender:
         It knows how long searches took lately.
         """
         other = Recommender(bundle)
-        other._timed = self._timed.over(bundle.graphs, other._tree, bundle.popularity)
+        other._search.learn_times(self._search)
         return other
 
     def recommend(self, query: Query) -> Recommendation:
@@ -294,7 +103,7 @@ class Recommender:
             with availability.without(np.array([*pins.values()], np.int64)):
                 if h is not None:
                     clock.lap("encode")
-                    found = self._find(rest, h, seen, availability)
+                    found = self._search.find(rest, h, seen, availability.counts)
                     clock.lap("decode")
                 likely = partial(self._likely, h, found, leaves)
                 groups = own if len(own) else anchors
@@ -335,7 +144,7 @@ class Recommender:
         While the block runs, searches and scores have the evidence of this history, too.
         """
         newest = truncate(leaves, self.bundle.manifest.history_length)
-        with self._biases.after(newest):
+        with self.score.after(newest):
             yield self.encode(newest)
 
     def encode(self, leaves: IntArray) -> FloatArray:
@@ -346,7 +155,8 @@ class Recommender:
     def search(self, h: FloatArray, width: int, *, excluded: IntArray) -> BeamResult:
         """Items of the whole catalogue but `excluded` leaves, best first by log-probability."""
         with self._everything.without(excluded):
-            return self._search(h, width, self._everything)
+            counts = self._everything.counts
+            return self.bundle.graphs.search(h, self._tree, counts, width)
 
     def search_exhaustively(self, h: FloatArray, *, excluded: IntArray) -> BeamResult:
         """Every legal item of the catalogue with its exact log-probability; slow."""
@@ -354,102 +164,6 @@ class Recommender:
         with self._everything.without(excluded):
             counts = self._everything.counts
             return beam_search(decoder, self._trie, h, counts, self._trie.item_count)
-
-    def item_scores(self, h: FloatArray) -> FloatArray:
-        """The item head's score h . v + e of every item [N], leaf order."""
-        scores: FloatArray = self._tree.item_vectors @ h
-        evidence = self._biases.evidence
-        scores[evidence.leaves] += evidence.terms
-        return scores
-
-    def fuse(self, h: FloatArray, found: BeamResult, seen: IntArray) -> FloatArray:
-        """The served score of each item found [R], given the leaves that the user has seen."""
-        score = self.bundle.manifest.score
-        affinities = self._tree.item_vectors[found.leaves] @ h
-        affinities += self._biases.evidence.term(found.leaves)
-        bound = self._bound(h)
-        fused: FloatArray = found.totals() + np.float32(score.fusion_weight) * (affinities - bound)
-        fused[np.isin(found.leaves, seen)] += np.float32(score.repeat_bonus())
-        return fused
-
-    def _bound(self, h: FloatArray) -> np.float32:
-        """What no item head's score is above."""
-        largest = np.linalg.norm(h) * self.bundle.manifest.score.largest_item_norm
-        return np.float32(largest + self._biases.evidence.most)
-
-    def _find(
-        self, query: Query, h: FloatArray, seen: IntArray, availability: Availability
-    ) -> _Found:
-        """Search as wide as the query wants, and as deep as it has time for."""
-        wanted = query.k * CANDIDATES if query.is_reordered else query.k
-        own, anchors = self._items.leaves(query.history), self._items.leaves(query.anchors)
-        coarse = self.bundle.catalog.codes[:, 0]
-        had = coarse[own if len(own) else anchors]
-        asked = _Asked(
-            query,
-            h,
-            seen,
-            availability.counts,
-            self._headroom(query, h, availability),
-            self._boosts.of(query.boosts),
-            Likeness(self.bundle.tree, anchors) if len(anchors) else None,
-            coarse,
-            had if query.diversity > 0 else had[:0],
-        )
-        given = query.beam if isinstance(query.beam, int) else self.bundle.manifest.beam_width
-        width = max(given, wanted)
-        widest = min(WIDEST_AUTO, self._trie.item_count) if query.beam == "auto" else width
-        found = self._found(asked, width)
-        while found.certified is False and width < widest:
-            width = min(2 * width, widest)
-            if not self._timed.has_time(width, query.deadline):
-                break
-            wider = self._found(asked, width)
-            found = wider if wider.levels is None else found
-        return found
-
-    def _found(self, asked: _Asked, width: int) -> _Found:
-        """Search once."""
-        timed = self._timed.search(asked.h, asked.counts, width, asked.query.deadline)
-        if timed.levels == 0:  # nothing of the history is in it
-            nothing = np.empty(0, np.float32)
-            return _Found(timed.beams.none(), nothing, None, 0, nothing)
-        beams = timed.beams if timed.levels is not None else self._with_pools(asked, timed.beams)
-        terms = asked.terms(beams.leaves)
-        fused = self.fuse(asked.h, beams, asked.seen) + terms
-        if timed.levels is not None or asked.query.is_reordered:
-            return _Found(beams, fused, None, timed.levels, terms)
-        headroom = asked.headroom.beyond(beams.leaves)
-        certified = is_certified(beams, fused, asked.query.k, headroom=headroom)
-        return _Found(beams, fused, certified, None, terms)
-
-    def _with_pools(self, asked: _Asked, beams: BeamResult) -> BeamResult:
-        """The items found, and the best ones of each pool that there is time to search."""
-        width = asked.query.k * CANDIDATES
-        if width == 0:
-            return beams
-        legal = asked.counts[self._trie.item_start :] > 0
-        for pool in asked.pools(beams.leaves):
-            if not self._timed.has_time(width, asked.query.deadline):
-                break
-            counts = legal_below(self._trie, legal & pool)
-            if counts[0] > 0:
-                more = self.bundle.graphs.search(asked.h, self._tree, counts, width)
-                beams = beams.joined(more)
-        return beams
-
-    def _headroom(self, query: Query, h: FloatArray, availability: Availability) -> Headroom:
-        """What items that a search does not reach can score besides their log-probability."""
-        score = self.bundle.manifest.score
-        # Whoever may come back may do so with any item.
-        bonus = 0.0 if query.exclude_seen else max(0.0, score.repeat_bonus())
-        terms = None
-        if query.beam == "auto" or self._trie.item_count <= PROVEN_ITEMS_MAX:
-            terms = np.float32(score.fusion_weight) * (self.item_scores(h) - self._bound(h))
-        return Headroom(terms, availability.counts[self._trie.item_start :], bonus)
-
-    def _search(self, h: FloatArray, width: int, availability: Availability) -> BeamResult:
-        return self.bundle.graphs.search(h, self._tree, availability.counts, width)
 
     @contextmanager
     def _legal(self, query: Query, seen: IntArray) -> Iterator[Availability]:
@@ -465,7 +179,7 @@ class Recommender:
         with availability.without(np.concatenate([*excluded])):
             yield availability
 
-    def _order(self, query: Query, found: _Found, history: IntArray) -> _Order:
+    def _order(self, query: Query, found: Found, history: IntArray) -> _Order:
         """Which of the items found are answered, in the order that the query asks for."""
         if query.exploration > 0:
             log_probs = found.beams.totals() + found.terms
@@ -500,7 +214,7 @@ class Recommender:
         )
 
     def _choices(
-        self, query: Query, h: FloatArray | None, found: _Found | None, availability: Availability
+        self, query: Query, h: FloatArray | None, found: Found | None, availability: Availability
     ) -> tuple[Choice | None, tuple[Choice, ...]]:
         """The place of the query's path and the choices below it, where they were asked for."""
         if query.choices is None:
@@ -512,7 +226,7 @@ class Recommender:
         return place, self._explorer.choices(here, h, ranked, availability, query.choices)
 
     def _likely(
-        self, h: FloatArray | None, found: _Found | None, history: IntArray
+        self, h: FloatArray | None, found: Found | None, history: IntArray
     ) -> AnyArray | None:
         """Probability of each coarse code, from the generator where there is time for it."""
         if h is None or found is None:
@@ -524,7 +238,7 @@ class Recommender:
     def _resolve(
         self,
         query: Query,
-        found: _Found | None,
+        found: Found | None,
         history: IntArray,
         availability: Availability,
         likely: Callable[[], AnyArray | None],
@@ -577,7 +291,7 @@ class Recommender:
             placed.insert(place - 1, self._item(leaf, place, score, "pinned", None))
         return tuple(replace(item, rank=rank) for rank, item in enumerate(placed, start=1))
 
-    def _generated(self, found: _Found, order: _Order) -> list[RecommendedItem]:
+    def _generated(self, found: Found, order: _Order) -> list[RecommendedItem]:
         """The items found in this order."""
         beams, source = found.beams, "generated" if found.levels is None else "partial"
         items = []
@@ -627,35 +341,3 @@ def _nothing_likely() -> None:
 
 def _influences(names: Sequence[ItemId], drops: FloatArray) -> tuple[Influence, ...]:
     return tuple(Influence(name, float(drop)) for name, drop in zip(names, drops, strict=True))
-
-
-def verify_golden(recommender: Recommender) -> None:
-    """Answer the bundle's golden cases; also warms everything up.
-
-    Raises:
-        BundleError: an answer differs from the one given at export, or there is none.
-    """
-    for number, case in enumerate(recommender.bundle.golden):
-        try:
-            answer = recommender.recommend(Query(case.history, k=len(case.items))).items
-        except Exception as error:  # a bad graph or array can cause any
-            message = (
-                f"golden case {number} of bundle {recommender.bundle.bundle_id} cannot be "
-                f"answered: {error!r}"
-            )
-            raise BundleError(message) from error
-        expected = dict(zip(case.items, case.scores, strict=True))
-        same_scores = len(answer) == len(case.scores) and np.allclose(
-            [item.score for item in answer], case.scores, atol=SCORE_TOLERANCE
-        )
-        # Items whose scores are equal within the tolerance may change places, or the last place.
-        same_items = all(
-            abs(item.score - expected.get(item.item_id, case.scores[-1])) <= SCORE_TOLERANCE
-            for item in answer
-        )
-        if not (same_scores and same_items):
-            message = (
-                f"golden case {number} of bundle {recommender.bundle.bundle_id} is answered "
-                "differently here than at export: this machine cannot serve it"
-            )
-            raise BundleError(message)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from model.recommender import Query, Recommendation
+from model.query import Query, Recommendation
 from service.errors import DeadlineExceededError, NotReadyError, QueueFullError
 from service.metrics import Metrics
 from service.tracing import record_stage

@@ -22,7 +22,7 @@ from typing import Annotated, Final, Self, TypeAlias
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from model.boosts import Boost
-from model.recommender import Query
+from model.query import Query
 from service.errors import InvalidFieldError, SettingsError
 from service.filters import FiltersBody, conditions
 from service.schemas import (

@@ -13,7 +13,8 @@ from starlette.requests import HTTPConnection
 
 from model.browse import BrowseTree
 from model.bundle import Bundle
-from model.recommender import Recommender, verify_golden
+from model.golden_cases import verify_golden
+from model.recommender import Recommender
 from model.types import FloatArray
 from service.bundle_folder import BundleFolder
 from service.catalogue import Catalogue, LiveBundle

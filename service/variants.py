@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model.errors import BundleError
-from model.recommender import Query, Recommendation
+from model.query import Query, Recommendation
 from service.bundle_folder import BundleFolder, refusal
 from service.catalogue import LiveBundle
 from service.engine import Engine

@@ -16,7 +16,8 @@ from rich.progress import Progress, TaskID
 
 from model.bundle import Bundle
 from model.errors import ConfigError, DataError
-from model.recommender import Query, Recommendation, Recommender
+from model.query import Query, Recommendation
+from model.recommender import Recommender
 from model.training.histories import read_histories
 from model.training.table_file import ROW, TableFile, identifier_check
 

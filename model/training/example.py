@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from model.bundle import Bundle
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.types import ItemId
 
 HISTORY_LENGTH = 3

@@ -29,8 +29,10 @@ from model.catalog import build_catalog
 from model.decoder import SearchTree
 from model.default_list import DEFAULT_ITEMS
 from model.errors import ConfigError, ExportError
+from model.golden_cases import verify_golden
 from model.manifest import FORMAT_VERSION, AttributeFacts, DiffusionFacts, Manifest, ScoreFacts
-from model.recommender import Query, Recommender, verify_golden
+from model.query import Query
+from model.recommender import Recommender
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.graphs import export_graphs
 from model.training.network import Network

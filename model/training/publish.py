@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.bundle import Bundle
 from model.errors import BundleError, PublishError
-from model.recommender import Recommender, verify_golden
+from model.golden_cases import verify_golden
+from model.recommender import Recommender
 from model.training.evaluation.evaluate import SERVED, EvaluateConfig, measure
 
 CURRENT = "current"

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from model.browse import Place
 from model.errors import UnknownPlaceError
 from model.explore import Choice
-from model.recommender import Recommendation
+from model.query import Recommendation
 from service.errors import PlaceNotFoundError
 from service.explore_schemas import (
     BestItem,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from model.errors import FilterError, NoLevelsError, UnknownCategoryError, UnknownPlaceError
 from model.explain import Explanation
-from model.recommender import Query, Recommendation, RecommendedItem
+from model.query import Query, Recommendation, RecommendedItem
 from service.errors import InvalidFieldError, StateUnavailableError
 from service.explore_schemas import ExploreRequest
 from service.filters import conditions, filter_pointer

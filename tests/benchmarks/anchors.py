@@ -18,7 +18,8 @@ import numpy as np
 
 from model import likeness
 from model.bundle import Bundle
-from model.recommender import Query, Recommendation, Recommender
+from model.query import Query, Recommendation
+from model.recommender import Recommender
 from model.training.evaluation.evaluate import EvaluateConfig
 from model.training.evaluation.task import Choice, read_task
 from model.types import ItemId

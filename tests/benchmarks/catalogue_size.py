@@ -14,7 +14,8 @@ import numpy as np
 from model.availability import legal_below
 from model.bundle import Bundle
 from model.decoder import Graphs
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from tests.benchmarks.model_speed import best_items, hnsw
 from tests.benchmarks.synthetic_catalogue import (
     WIDTH,

@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 
 from model.bundle import Bundle
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.training.evaluation.evaluate import EvaluateConfig
 from model.training.evaluation.task import Choice, read_task
 

@@ -9,7 +9,7 @@ import sys
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from model.recommender import Query, Recommendation
+from model.query import Query, Recommendation
 from service.app import create_app
 from service.serving import open_bundle, recommender_factory
 from service.settings import Settings, load_settings

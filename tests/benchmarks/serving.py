@@ -22,7 +22,8 @@ import redis.asyncio
 import uvloop
 
 from model.bundle import Bundle
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.transitions import EvidenceBiases
 from model.types import IntArray
 from service.__main__ import SWITCH_SECONDS
@@ -131,7 +132,7 @@ async def measure(path: Path, redis_url: str | None) -> dict[str, float]:
     taken: dict[str, Work] = {
         "whole recommendation in the model": lambda: recommender.recommend(Query(ids)),
         "of it, encoding the history": lambda: recommender.encode(leaves),
-        "of it, certifying": lambda: recommender.item_scores(h),
+        "of it, certifying": lambda: recommender.score.of_item_head(h),
         "of it, the evidence of transitions": reading(bundle, HISTORY),
         f"the same of {LONG_HISTORY} items": reading(bundle, LONG_HISTORY),
         "validating the request": lambda: RecommendRequest.model_validate_json(body),

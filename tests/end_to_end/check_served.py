@@ -117,7 +117,7 @@ def expected_answer(
     width = recommender.bundle.manifest.beam_width
     with recommender.reading(leaves) as h:
         result = recommender.search(h, width, excluded=leaves)
-        fused = np.sort(recommender.fuse(h, result, leaves))[::-1]
+        fused = np.sort(recommender.score.of_found(h, result, leaves))[::-1]
         return by_fused(recommender, h, result, leaves)[:K].tolist(), fused[:K].tolist()
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from model.bundle import Bundle
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.training.evaluation.task import Choice, read_task
 from tests.end_to_end.check_served import (
     Comparison,

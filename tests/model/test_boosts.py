@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from model.attributes import AnyOf, Range
 from model.boosts import Boost, BoostSums
 from model.errors import FilterError, UnknownCategoryError
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
 
 SOME = settings(max_examples=40, deadline=None)

@@ -13,7 +13,9 @@ from model.bundle import Bundle
 from model.decoder import SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
 from model.errors import BundleError
-from model.recommender import Query, Recommender, verify_golden
+from model.golden_cases import verify_golden
+from model.query import Query
+from model.recommender import Recommender
 from model.trie import Trie
 from tests.model.bundle_copy import copy_bundle, reseal
 from tests.model.some_evidence import some_evidence

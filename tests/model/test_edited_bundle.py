@@ -10,7 +10,8 @@ from model.bundle import Bundle
 from model.edited_bundle import with_items
 from model.insertion import NewItems
 from model.new_items import NewItem
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.transitions import EvidenceBiases
 from tests.model.training.evaluation.toy_bundle import ITEMS, WIDTH, toy_bundle
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from model.bundle import Bundle
 from model.explain import HISTORY_EXPLAINED, leaf_log_probs
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from tests.model.table_decoder import NOTHING, TableDecoder, decoders
 from tests.model.training.evaluation.toy_bundle import toy_bundle
 

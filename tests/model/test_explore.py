@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from model.browse import Place
 from model.bundle import Bundle
 from model.explore import Explorer, node_log_probs
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.transitions import EvidenceBiases
 from tests.model.table_decoder import NOTHING, TableDecoder, decoders
 from tests.model.training.evaluation.toy_bundle import toy_bundle

@@ -12,7 +12,8 @@ from model.beam_search import BeamResult
 from model.bundle import Bundle
 from model.decoder import SearchTree
 from model.fallback import LIKELY_MASS, FallbackChain
-from model.recommender import Query, Recommendation, Recommender
+from model.query import Query, Recommendation
+from model.recommender import Recommender
 from model.types import AnyArray, FloatArray
 from tests.model.training.evaluation.toy_bundle import ITEMS, ToyGraphs, toy_bundle
 

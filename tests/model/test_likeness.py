@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from model.likeness import LIKENESS_WEIGHT, Likeness
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.types import AnyArray
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
 

@@ -10,7 +10,8 @@ from model.bundle import Bundle
 from model.edits import ItemEdit, Offer
 from model.live_catalogue import LiveCatalogue
 from model.new_items import NewItem
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 
 NOW = 1_000.0
 

@@ -13,7 +13,8 @@ from model.bundle import Bundle
 from model.edited_bundle import with_new_items
 from model.errors import BundleError, DataError
 from model.new_items import ItemEncoder, NewItem
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from tests.model.bundle_copy import copy_bundle
 
 TWIN = "new-twin"

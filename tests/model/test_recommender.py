@@ -14,14 +14,9 @@ from model.bundle import Bundle, GoldenCase
 from model.decoder import SearchTree
 from model.errors import BundleError, ConfigError, UnknownCategoryError
 from model.evidence import SCALE
-from model.recommender import (
-    SCORE_TOLERANCE,
-    Query,
-    Recommendation,
-    RecommendedItem,
-    Recommender,
-    verify_golden,
-)
+from model.golden_cases import SCORE_TOLERANCE, verify_golden
+from model.query import Query, Recommendation, RecommendedItem
+from model.recommender import Recommender
 from model.transitions import Transitions
 from model.types import AnyArray, FloatArray
 from tests.model.training.evaluation.toy_bundle import ToyGraphs, toy_bundle
@@ -185,7 +180,7 @@ def test_a_certified_answer_is_the_best_of_the_whole_catalogue(
     seen = np.array([leaf for leaf in [*leaves, *more] if leaf is not None], np.int64)
     with recommender.reading(known) as h:
         everything = recommender.search_exhaustively(h, excluded=np.empty(0, np.int64))
-        fused = recommender.fuse(h, everything, seen)
+        fused = recommender.score.of_found(h, everything, seen)
     score = {
         bundle.catalog.item_id(int(leaf)): float(value)
         for leaf, value in zip(everything.leaves, fused, strict=True)
@@ -399,9 +394,9 @@ def test_a_stored_encoding_answers_like_a_fresh_one(recommender: Recommender) ->
 def test_item_scores_are_those_of_the_item_head(bundle: Bundle, recommender: Recommender) -> None:
     h = recommender.encode(np.array([4]))
 
-    scores = recommender.item_scores(h)
+    scores = recommender.score.of_item_head(h)
     with recommender.reading(np.array([4])):
-        with_evidence = recommender.item_scores(h)
+        with_evidence = recommender.score.of_item_head(h)
 
     followers, _ = bundle.transitions.evidence(np.array([4]))
     assert np.flatnonzero(with_evidence != scores).tolist() == followers.tolist()
@@ -567,7 +562,7 @@ def test_a_step_of_float16_is_within_the_tolerance(
 
     def scores(of: FloatArray) -> FloatArray:
         found = recommender.search(of, everything, excluded=nothing)
-        fused: FloatArray = recommender.fuse(of, found, nothing)[np.argsort(found.leaves)]
+        fused: FloatArray = recommender.score.of_found(of, found, nothing)[np.argsort(found.leaves)]
         return fused
 
     before = scores(h)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from model.bundle import Bundle
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.reranking import SMOOTHING, calibrated_order, drawn_order, lacking_groups
 from model.types import FloatArray, IntArray
 from tests.model.training.evaluation.toy_bundle import toy_bundle

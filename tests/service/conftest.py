@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from model.recommender import Query
+from model.query import Query
 from service.app import create_app
 from service.engine import ServedRecommender
 from service.settings import load_settings

@@ -10,7 +10,7 @@ import numpy as np
 from model.browse import BrowseTree
 from model.errors import FilterError, UnknownCategoryError
 from model.manifest import AttributeFacts, LevelFacts
-from model.recommender import Query, Recommendation, RecommendedItem
+from model.query import Query, Recommendation, RecommendedItem
 from model.strings import StringTable
 from model.trie import Trie
 from model.types import FloatArray

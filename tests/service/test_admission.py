@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model.recommender import Query, Recommendation
+from model.query import Query, Recommendation
 from service.admission import LOG_SECONDS
 from tests.service.conftest import AppClient, Client
 from tests.service.fakes import GatedRecommender, TableRecommender, always

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.recommender import Query, Recommendation
+from model.query import Query, Recommendation
 from service.routes.recommend import ANSWER_SECONDS
 from tests.service.conftest import AppClient, Client
 from tests.service.fakes import GatedRecommender, TableRecommender, always

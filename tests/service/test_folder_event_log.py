@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from model import event_log as log_format
-from model.recommender import RecommendedItem
+from model.query import RecommendedItem
 from service.errors import EventLogUnavailableError, SettingsError
 from service.event_log import WAITING_MAX
 from service.folder_event_log import FolderEventLog

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from model.recommender import Query
+from model.query import Query
 from tests.contract.redis_server import RedisServer
 from tests.service.conftest import AppClient, Client
 from tests.service.fakes import BrokenRecommender, GatedRecommender, always

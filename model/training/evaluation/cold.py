@@ -194,7 +194,7 @@ def _head_ranks(recommender: Recommender, questions: Sequence[Question]) -> IntA
     for number, question in enumerate(questions):
         history, target = _leaves(recommender, question)
         with recommender.reading(history) as h:
-            scores = recommender.item_scores(h)
+            scores = recommender.score.of_item_head(h)
         scores[history] = -np.inf
         ranks[number] = rank_by_score(scores, target)
     return ranks

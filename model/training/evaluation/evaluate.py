@@ -23,7 +23,8 @@ from model.beam_search import BeamResult
 from model.bundle import Bundle
 from model.catalog import Catalog
 from model.errors import ConfigError, DataError
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.training.evaluation.baselines import (
     Baseline,
     ItemNeighbours,
@@ -183,7 +184,7 @@ def served_rows(crew: Crew, task: Task, width: int) -> list[Row]:
                 kept[SERVED, masked].put_list(user, popular, target)
             return
         with recommender.reading(history) as h:
-            scores = recommender.item_scores(h)
+            scores = recommender.score.of_item_head(h)
             for masked in reversed(MASKINGS):
                 excluded = history if masked else history[:0]
                 scores[excluded] = -np.inf
@@ -212,7 +213,9 @@ def by_fused(
     recommender: Recommender, h: FloatArray, result: BeamResult, history: IntArray
 ) -> IntArray:
     """Return the leaves [R] that a search reached, as they are served; ties in leaf order."""
-    return result.leaves[np.lexsort((result.leaves, -recommender.fuse(h, result, history)))]
+    return result.leaves[
+        np.lexsort((result.leaves, -recommender.score.of_found(h, result, history)))
+    ]
 
 
 def popular_leaves(recommender: Recommender) -> IntArray:

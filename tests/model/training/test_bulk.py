@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from model.errors import ConfigError, DataError
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.training.bulk import BulkConfig, BulkReport, read_users, recommend_users
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
 

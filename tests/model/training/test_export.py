@@ -16,7 +16,9 @@ import torch
 from model.attributes import AnyOf
 from model.bundle import Bundle
 from model.errors import ConfigError, ExportError, ModelError, StageError
-from model.recommender import Query, Recommender, verify_golden
+from model.golden_cases import verify_golden
+from model.query import Query
+from model.recommender import Recommender
 from model.training.export import ExportConfig, Stages, export, read_trained
 from model.training.graphs import export_graph
 from model.training.pipeline import Workspace

@@ -9,7 +9,8 @@ import pytest
 
 from model.bundle import Bundle, read_manifest, seal
 from model.errors import BundleError, PublishError
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.training.publish import PublishConfig, current_bundle, publish
 
 CONFIG = PublishConfig(users=100)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from model.bundle import Bundle
 from model.errors import ConfigError
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.strings import StringTable
 from model.training.evaluation.category_tree import category_tree
 from model.training.evaluation.decoding import DecodingConfig, compare_decoding, same_codes, ways

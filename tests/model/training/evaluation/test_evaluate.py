@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 from model.bundle import Bundle
 from model.errors import ConfigError, DataError
 from model.evidence import SCALE
-from model.recommender import Query, Recommender
+from model.query import Query
+from model.recommender import Recommender
 from model.training.evaluation.evaluate import (
     GENERATOR,
     ITEM_HEAD,

@@ -1,0 +1,187 @@
+"""The search for what is served: as wide as is asked for, with what belongs beside it, and proven.
+
+Shapes: D width, M nodes, N items, R results, T history length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.availability import legal_below
+from model.beam_search import BeamResult
+from model.boosts import BoostSums
+from model.bundle import Bundle
+from model.certificate import Headroom, is_certified
+from model.likeness import Likeness
+from model.query import Query
+from model.recent_items import RecentItems
+from model.reranking import lacking_groups
+from model.served_score import ServedScore
+from model.timed_search import TimedSearch
+from model.types import AnyArray, BoolArray, FloatArray, IntArray
+
+WIDEST_AUTO = 1_000
+"""Where widening ends: the search needs memory in proportion to its width."""
+
+PROVEN_ITEMS_MAX = 20_000
+"""Larger catalogues are certified for `auto` only: it reads all their item vectors, about half a
+millisecond for so many of width 128."""
+
+CANDIDATES = 4
+"""Times k items are searched for where the order is not the score's alone."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search brought for one query."""
+
+    beams: BeamResult
+    fused: FloatArray
+    """Served score of each item [R]."""
+    certified: bool | None
+    levels: int | None
+    terms: FloatArray
+    """What boosts and likeness have added to each [R]."""
+
+    def by_score(self) -> IntArray:
+        """Places of the items [R], best first.
+
+        Equal scores are put in leaf order, so that the answer never depends on chance.
+        """
+        return np.lexsort((self.beams.leaves, -self.fused))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What every search for one query needs."""
+
+    query: Query
+    h: FloatArray
+    seen: IntArray
+    counts: AnyArray
+    """[M]"""
+    headroom: Headroom
+    boosted: FloatArray | None
+    """Sum of the boosts of every item [N]."""
+    likeness: Likeness | None
+    coarse: IntArray
+    """First code of every item [N]."""
+    had: IntArray
+    """First codes that the answer is calibrated to [T]; none where it is not."""
+
+    def terms(self, leaves: IntArray) -> FloatArray:
+        """What boosts and likeness add to the scores of `leaves` [R]."""
+        terms = np.zeros(len(leaves), np.float32)
+        if self.boosted is not None:
+            terms += self.boosted[leaves]
+        if self.likeness is not None:
+            terms += self.likeness.terms(leaves)
+        return terms
+
+    def pools(self, found: IntArray) -> Iterator[BoolArray]:
+        """Items [N] that are searched for besides the leaves found, as they may come first."""
+        lacking = lacking_groups(self.coarse[found], self.had, self.query.k)
+        if len(lacking):
+            yield np.isin(self.coarse, lacking)
+        if self.likeness is not None:
+            yield self.likeness.around(self.counts, self.query.k * CANDIDATES)
+        if self.boosted is not None:
+            if (self.boosted > 0).any():
+                yield self.boosted > 0
+            if (self.boosted < 0).any():
+                yield self.boosted >= 0
+
+
+class ServedSearch:
+    """Searches one bundle; one per thread."""
+
+    def __init__(
+        self, bundle: Bundle, score: ServedScore, items: RecentItems, boosts: BoostSums
+    ) -> None:
+        self._bundle = bundle
+        self._score = score
+        self._items = items
+        self._boosts = boosts
+        self._tree = score.tree
+        self._trie = score.tree.trie
+        self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
+
+    def learn_times(self, other: "ServedSearch") -> None:
+        """Expect searches to take what they lately took the same thread's search elsewhere."""
+        self._timed = other._timed.over(self._bundle.graphs, self._tree, self._bundle.popularity)
+
+    def find(self, query: Query, h: FloatArray, seen: IntArray, counts: AnyArray) -> Found:
+        """Search as wide as the query wants, and as deep as it has time for.
+
+        Args:
+            query: what is asked for, without pinned items.
+            h: the encoded history [D].
+            seen: leaves that the user has seen.
+            counts: legal items below each node [M].
+        """
+        wanted = query.k * CANDIDATES if query.is_reordered else query.k
+        own, anchors = self._items.leaves(query.history), self._items.leaves(query.anchors)
+        coarse = self._bundle.catalog.codes[:, 0]
+        had = coarse[own if len(own) else anchors]
+        asked = _Asked(
+            query,
+            h,
+            seen,
+            counts,
+            self._headroom(query, h, counts),
+            self._boosts.of(query.boosts),
+            Likeness(self._bundle.tree, anchors) if len(anchors) else None,
+            coarse,
+            had if query.diversity > 0 else had[:0],
+        )
+        given = query.beam if isinstance(query.beam, int) else self._bundle.manifest.beam_width
+        width = max(given, wanted)
+        widest = min(WIDEST_AUTO, self._trie.item_count) if query.beam == "auto" else width
+        found = self._found(asked, width)
+        while found.certified is False and width < widest:
+            width = min(2 * width, widest)
+            if not self._timed.has_time(width, query.deadline):
+                break
+            wider = self._found(asked, width)
+            found = wider if wider.levels is None else found
+        return found
+
+    def _found(self, asked: _Asked, width: int) -> Found:
+        """Search once."""
+        timed = self._timed.search(asked.h, asked.counts, width, asked.query.deadline)
+        if timed.levels == 0:  # nothing of the history is in it
+            nothing = np.empty(0, np.float32)
+            return Found(timed.beams.none(), nothing, None, 0, nothing)
+        beams = timed.beams if timed.levels is not None else self._with_pools(asked, timed.beams)
+        terms = asked.terms(beams.leaves)
+        fused = self._score.of_found(asked.h, beams, asked.seen) + terms
+        if timed.levels is not None or asked.query.is_reordered:
+            return Found(beams, fused, None, timed.levels, terms)
+        headroom = asked.headroom.beyond(beams.leaves)
+        certified = is_certified(beams, fused, asked.query.k, headroom=headroom)
+        return Found(beams, fused, certified, None, terms)
+
+    def _with_pools(self, asked: _Asked, beams: BeamResult) -> BeamResult:
+        """The items found, and the best ones of each pool that there is time to search."""
+        width = asked.query.k * CANDIDATES
+        if width == 0:
+            return beams
+        legal = asked.counts[self._trie.item_start :] > 0
+        for pool in asked.pools(beams.leaves):
+            if not self._timed.has_time(width, asked.query.deadline):
+                break
+            counts = legal_below(self._trie, legal & pool)
+            if counts[0] > 0:
+                more = self._bundle.graphs.search(asked.h, self._tree, counts, width)
+                beams = beams.joined(more)
+        return beams
+
+    def _headroom(self, query: Query, h: FloatArray, counts: AnyArray) -> Headroom:
+        """What items that a search does not reach can score besides their log-probability."""
+        # Whoever may come back may do so with any item.
+        bonus = 0.0 if query.exclude_seen else self._score.most_for_repeats()
+        terms = None
+        if query.beam == "auto" or self._trie.item_count <= PROVEN_ITEMS_MAX:
+            terms = self._score.second_terms(h)
+        return Headroom(terms, counts[self._trie.item_start :], bonus)
