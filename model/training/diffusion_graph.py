@@ -193,24 +193,27 @@ class DiffusionDecoderGraph(nn.Module):
         leaves = beams.first.unsqueeze(1) + sizes.slots[-2]
         inside = leaves < beams.end.unsqueeze(1)
         leaves = leaves.clamp(max=count - 1)
-        codes = items.codes[leaves][:, :, ordered:]
-        agree = (codes == beams.codes(items)[:, ordered:].unsqueeze(1)) | ~unmasked.unsqueeze(1)
-        agree = inside & agree.all(dim=2)
-        place = codes + largest * torch.arange(free, device=h.device)
-        lawful = torch.where(agree & legal[leaves], leaves, count)
-        seen = torch.where(agree, 0, 1)
-        nobody = leaves.new_full((len(leaves), free * largest), count)
-        witness = nobody.scatter_reduce(1, place.flatten(1), _each(lawful, free), "amin")
-        absent = torch.ones_like(nobody)
-        absent = absent.scatter_reduce(1, place.flatten(1), _each(seen, free), "amin")
+        codes = _rows(items.codes, leaves)[:, :, ordered:].unbind(dim=2)
+        own = beams.codes(items)[:, ordered:].unsqueeze(2).unbind(dim=1)
+        agree = inside
+        for code, wanted, known in zip(
+            codes, own, unmasked.unsqueeze(2).unbind(dim=1), strict=True
+        ):
+            agree = agree & ((code == wanted) | ~known)
+        # The first legal leaf with a code, else count + the first one, else 2 * count: in one pass.
+        lawful = torch.where(_rows(legal, leaves), leaves, leaves + count)
+        lawful = torch.where(agree, lawful, 2 * count)
+        nobody = leaves.new_full((len(leaves), largest), 2 * count)
+        first = [nobody.scatter_reduce(1, code, lawful, "amin") for code in codes]
+        witness = torch.stack(first, dim=1)
         # 2. Their log-probabilities; forbid what is not legal or not to be unmasked now.
         queries = self._queries(h, beams, items, ordered, self.levels)
         logits = code_logits(queries, items.table, ordered)
         logits = logits + self._evidence_terms(beams, items, ordered, self.levels)
-        logits = logits.masked_fill(absent.view(-1, free, largest) > 0, -1e9)
+        logits = logits.masked_fill(witness >= 2 * count, -1e9)
         scores = beams.totals.view(-1, 1, 1) + logits.log_softmax(dim=2)
         possible = (~unmasked & opened[ordered:]).unsqueeze(2)
-        possible = possible & (witness < count).view(-1, free, largest)
+        possible = possible & (witness < count)
         totals, index = _best(scores.masked_fill(~possible, NEVER).flatten(), sizes.pool)
         # 3. The candidates, each partly unmasked ID once.
         source = _quotient(index, free * largest)
@@ -300,6 +303,11 @@ def _best(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     padded = torch.cat([scores, scores.new_full((wanted.shape[0],), NEVER)])
     best, index = torch.topk(padded, wanted.shape[0])
     return best, index.clamp(max=scores.shape[0] - 1)
+
+
+def _rows(table: Tensor, leaves: Tensor) -> Tensor:
+    """`table[leaves]`, which is exported as an operator several times as slow."""
+    return table.index_select(0, leaves.flatten()).view(*leaves.shape, *table.shape[1:])
 
 
 def _each(values: Tensor, levels: int) -> Tensor:
