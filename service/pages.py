@@ -6,12 +6,14 @@ or after it failed, gets one that says `degraded.paging`.
 """
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Sequence
 
 from service.errors import StateUnavailableError
 from service.served_lists import LIST_MAX_ITEMS
 from service.user_state import UserStateStore
+
+_LOGGER = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.001
 """For a list to be kept before the answer goes out: several times what a Redis nearby takes."""
@@ -57,10 +59,14 @@ class Pages:
     async def _keep(
         self, user_id: str | None, recommendation_id: str, items: Sequence[str]
     ) -> None:
-        with contextlib.suppress(StateUnavailableError):
+        try:
             await self._store.keep_list(
                 user_id,
                 recommendation_id,
                 items[-LIST_MAX_ITEMS:],
                 deadline_seconds=self._deadline_seconds,
             )
+        except StateUnavailableError:
+            return  # counted and logged by the store
+        except Exception as error:  # nobody waits for this task, so nobody else would say so
+            _LOGGER.exception("list_not_kept", extra={"error": type(error).__name__})

@@ -11,6 +11,7 @@ base64url, so that no user can break the tag:
     cofine:{u:<id>}:meta:1       hash: version, events
     cofine:{u:<id>}:lists:1      list, newest first, of served lists: recommendation id, space,
                                  when it expires in ms, space, JSON list of item ids
+    cofine:{u:<id>}:erased:1     empty, for ERASED_MS after an erasure: no list is kept
 
 Of a list that was served to nobody in particular:
 
@@ -31,7 +32,7 @@ from typing import Any
 from service.errors import StateUnavailableError
 from service.metrics import Metrics
 from service.redis_connection import ConnectionLimits, RedisConnection, Script
-from service.served_lists import LIST_TTL_MS, USER_LISTS_MAX, ServedList, owner_of
+from service.served_lists import ERASED_MS, LIST_TTL_MS, USER_LISTS_MAX, ServedList, owner_of
 from service.user_state import (
     Event,
     HistoryEntry,
@@ -96,8 +97,16 @@ return outcomes
 
 _EVENT_IDS = Script("return redis.call('ZRANGE', KEYS[3], 0, -1)")
 
-_ERASE = Script("return redis.call('DEL', unpack(KEYS))")
+# The mark comes after DEL: once a script has written, a full Redis lets it go on.
+_ERASE = Script("""
+local erased = redis.call('DEL', unpack(KEYS, 1, #KEYS - 1))
+redis.call('SET', KEYS[#KEYS], '', 'PX', ARGV[1])
+return erased
+""")
 _KEEP_LIST = Script("""
+if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 1 then
+  return
+end
 redis.call('LPUSH', KEYS[1], ARGV[1])
 redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[2]) - 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -219,7 +228,8 @@ class RedisUserState:
             StateUnavailableError: Redis did not answer within `deadline_seconds`.
         """
         started = time.perf_counter()
-        erased = await self._run("erase", _ERASE, user_keys(user_id), (), deadline_seconds)
+        keys = [*user_keys(user_id), _erased_key(user_id)]
+        erased = await self._run("erase", _ERASE, keys, (ERASED_MS,), deadline_seconds)
         self._observe("erase", "ok" if erased else "miss", started)
 
     async def keep_list(
@@ -239,6 +249,8 @@ class RedisUserState:
         kept = f"{self._clock_ms() + LIST_TTL_MS} {json.dumps(list(items))}"
         arguments = (_list_prefix(recommendation_id) + kept, USER_LISTS_MAX, LIST_TTL_MS)
         keys = [lists_key(user_id, recommendation_id)]
+        if user_id is not None:
+            keys.append(_erased_key(user_id))
         await self._run("keep_list", _KEEP_LIST, keys, arguments, deadline_seconds)
         self._observe("keep_list", "ok", started)
 
@@ -307,8 +319,15 @@ class RedisUserState:
 
 def user_keys(user_id: str) -> list[str]:
     """Return the user's keys in the order of the scripts' KEYS."""
-    tag = f"{{u:{_encoded(user_id)}}}"
-    return [f"cofine:{tag}:{what}:{_SCHEMA}" for what in _KEYS]
+    return [_user_key(user_id, what) for what in _KEYS]
+
+
+def _erased_key(user_id: str) -> str:
+    return _user_key(user_id, "erased")
+
+
+def _user_key(user_id: str, what: str) -> str:
+    return f"cofine:{{u:{_encoded(user_id)}}}:{what}:{_SCHEMA}"
 
 
 def lists_key(user_id: str | None, recommendation_id: str) -> str:

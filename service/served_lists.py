@@ -2,7 +2,8 @@
 
 A list belongs to the user whom it was served to: only that user's next page finds it, and it is
 erased with the user. A list served to nobody in particular belongs to itself. Lists live
-`LIST_TTL_MS`, in whatever keeps the user state, of one user at most `USER_LISTS_MAX`.
+`LIST_TTL_MS`, in whatever keeps the user state, of one user at most `USER_LISTS_MAX`. What was
+asked for before an erasure may be answered after it: for `ERASED_MS` no list of that user is kept.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,8 @@ LIST_MAX_ITEMS: Final = 1_000
 """Of a list with all its earlier pages; the newest are kept."""
 USER_LISTS_MAX: Final = 32
 """The newest are kept: enough for every shelf of a page, or a whole batch, at once."""
+ERASED_MS: Final = 2_000
+"""Longer than an answer takes and than Redis may have a late list lying about."""
 
 _Lists: TypeAlias = OrderedDict[str, tuple[int, tuple[str, ...]]]
 """Recommendation id -> when the list expires, and its items; the newest last."""
@@ -49,6 +52,8 @@ class MemoryLists:
         # The owner of the newest list is last.
         self._owners: OrderedDict[tuple[str, str], _Lists] = OrderedDict()
         self._items = 0
+        # Hash of a user's id, for an id is what has to go -> until when no list is kept.
+        self._erased: dict[int, int] = {}
 
     @property
     def items(self) -> int:
@@ -58,6 +63,8 @@ class MemoryLists:
     def keep(self, user_id: str | None, recommendation_id: str, items: Sequence[str]) -> None:
         """Keep what was served under an id that is used once."""
         now_ms = self._clock_ms()
+        if self._erased.get(hash(user_id), 0) > now_ms:
+            return
         owner = owner_of(user_id, recommendation_id)
         lists = self._owners.setdefault(owner, OrderedDict())
         lists[recommendation_id] = (now_ms + LIST_TTL_MS, tuple(items))
@@ -85,7 +92,10 @@ class MemoryLists:
         )
 
     def forget(self, user_id: str) -> None:
-        """Drop all lists of the user."""
+        """Drop all lists of the user, and keep none for `ERASED_MS`."""
+        now_ms = self._clock_ms()
+        self._erased = {user: until for user, until in self._erased.items() if until > now_ms}
+        self._erased[hash(user_id)] = now_ms + ERASED_MS
         owner = owner_of(user_id, "")
         while owner in self._owners:
             self._drop_oldest(owner)

@@ -78,7 +78,6 @@ async def erase_user(user_id: UserId, request: Request, serving: InServing) -> R
     compaction, which every `cofine prepare` does, removes it from the files.
     """
     deadline_seconds = serving.settings.state_write_deadline_ms / 1_000
-    await serving.pages.settle()  # or a list of this user is kept after all is erased
     await serving.store.erase(user_id, deadline_seconds=deadline_seconds)
     await _forget_limits(serving, request.app.state.keys, user_id, deadline_seconds)
     if serving.event_log is not None:

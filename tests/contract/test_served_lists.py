@@ -75,6 +75,19 @@ async def test_an_erasure_takes_the_users_lists_and_no_others(suite: Suite) -> N
     assert await read(suite, "ann") == ("d",)
 
 
+async def test_what_is_kept_late_does_not_outlive_an_erasure(suite: Suite) -> None:
+    await kept(suite, "one", "a", user="ann")
+    await suite.erase("ann")
+    await kept(suite, "two", "b", user="ann")
+    await kept(suite, "three", "c", user="bob")
+    assert await read(suite, "two", "ann") is None
+    assert await read(suite, "three", "bob") == ("c",)
+
+    await suite.forget_erasures()
+    await kept(suite, "four", "d", user="ann")
+    assert await read(suite, "four", "ann") == ("d",)
+
+
 async def test_the_newest_lists_of_a_user_are_kept(suite: Suite) -> None:
     for number in range(USER_LISTS_MAX + 2):
         await kept(suite, f"list {number}", str(number), user="ann")

@@ -246,7 +246,10 @@ def test_all_is_told_and_nothing_is_left_in_redis_files_logs_or_metrics(
         check_nothing_told(client)
         client.get("/livez", headers={"X-Request-ID": "the-last"})
         wait_until(lambda: b"the-last" in everything_on_disk(folder), "the log is written")
-        assert traces_in(everything_in(own_redis_server), traces) == []
+        wait_until(
+            lambda: traces_in(everything_in(own_redis_server), traces) == [],
+            "the mark of the erasure expires",
+        )
         assert traces_in(everything_on_disk(folder), traces) == []
         for address in ("/metrics", "/v1/info", "/readyz"):
             assert traces_in(client.get(address).content, traces) == []
