@@ -86,7 +86,8 @@ sbom: ## Write build/sbom.json: what the service's image contains (CycloneDX).
 
 .PHONY: test-images
 test-images: install ## Build and run images and compose file; an engine of its own, Debian, root.
-	tests/deployment/with_docker.sh $(BIN)/python -m pytest tests/deployment
+	COFINE_TEST_TORCH_INDEX=$(TORCH_CPU_INDEX) \
+	  tests/deployment/with_docker.sh $(BIN)/python -m pytest tests/deployment
 
 .PHONY: faults
 faults: install ## Break Redis, processes, clients, bundles and disks under load (build/faults).

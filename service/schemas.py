@@ -289,7 +289,7 @@ class Degraded(BaseModel):
     )
     paging: bool = Field(
         default=False,
-        description="The pages before are not known any more; their items may be repeated.",
+        description="The pages before are not known; their items may be repeated.",
     )
 
 

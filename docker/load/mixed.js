@@ -1,6 +1,7 @@
 // Mixed traffic at a constant rate, whether or not the service keeps up: of ten requests five are
-// recommendations for known users, three for an inline history, two are events. The items are taken
-// from the service's own answers, so any bundle will do.
+// recommendations for known users, three for an inline history, two are events; and every ten seconds
+// a shop tells how many of an item are left. The items are taken from the service's own answers, so
+// any bundle will do.
 //   k6 run docker/load/mixed.js      COFINE_URL, LOAD_RATE (requests per second), LOAD_DURATION
 import { check } from 'k6';
 import exec from 'k6/execution';
@@ -28,6 +29,7 @@ export const options = {
     known_user: share('knownUser', 5),
     inline_history: share('inlineHistory', 3),
     event: share('event', 2),
+    edit: { ...share('edit', 0), rate: 1 },
   },
   summaryTrendStats: ['p(50)', 'p(95)', 'p(99)', 'max'],
   thresholds: {
@@ -107,4 +109,10 @@ export function event({ run, shown }) {
   const { item_id, recommendation_id } = pick(shown, 11 * number);
   const answer = post('/v1/events', { ...eventBody(run, number, number, item_id), recommendation_id });
   check(answer, { 'is stored': (r) => r.status === 200 && r.json('accepted') === 1 });
+}
+
+export function edit({ items }) {
+  const item = encodeURIComponent(pick(items, 13 * exec.scenario.iterationInTest));
+  const answer = post(`/v1/items/${item}:availability`, { stock: 100 });
+  check(answer, { 'is edited': (r) => r.status === 200 });
 }

@@ -41,7 +41,7 @@ def docker_result(*arguments: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1_800,
     )
 
 

@@ -15,7 +15,6 @@ from tests.deployment.docker_engine import (
     docker,
     docker_result,
     mount,
-    require_image,
     running_container,
 )
 
@@ -181,14 +180,12 @@ def test_the_inventory_names_what_the_image_contains(service_image: str, tmp_pat
 
 @pytest.mark.slow
 def test_the_training_image_makes_a_bundle_that_is_served(
-    service_image: str, tmp_path: Path
+    service_image: str, training_image: str, tmp_path: Path
 ) -> None:
-    """The image takes minutes and gigabytes to build, and so is not built here: `make images`."""
-    require_image("cofine-training")
     tmp_path.chmod(0o777)
     (tmp_path / "shop.toml").write_text(TRAINING, "utf-8")
     confined = (*READ_ONLY, "--tmpfs=/tmp", *mount(tmp_path, "/data", "rw"))
-    docker("run", "--rm", *confined, "cofine-training", "run", "/data/shop.toml")
+    docker("run", "--rm", *confined, training_image, "run", "/data/shop.toml")
     bundle = mount(tmp_path / "bundle", "/bundle")
     with running_container(service_image, *READ_ONLY, *bundle) as container:
         container.wait_until_ready()

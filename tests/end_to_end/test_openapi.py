@@ -1,15 +1,16 @@
 """The running service keeps what its OpenAPI document promises, by generated requests.
 
-All of Schemathesis' checks run: documented statuses, media types and schemas, no server errors,
-valid requests accepted, invalid ones refused, and so on. Exclusions: a schema cannot say which
-category paths, places and attributes the catalogue has, which scenarios there are, nor that two
-orders exclude one another, so a valid recommendation request may be refused, but for nothing else
-than those; and one that asks for its answer within milliseconds may be told that there was no time
-(504).
-An item that is put may be refused for its attributes, or for a time that ends before it begins.
+All of Schemathesis' checks of an answer run: documented statuses, media types and schemas, no
+server errors, valid requests accepted, invalid ones refused, and so on. Exclusions: a schema cannot
+say which category paths, places and attributes the catalogue has, which scenarios there are, nor
+that two orders exclude one another, so a valid recommendation request may be refused, but for
+nothing else than those; and one that asks for its answer within milliseconds may be told that there
+was no time (504). An item that is put may be refused for its attributes, or for a time that ends
+before it begins.
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,14 @@ KEY = {"Authorization": "Bearer the key of this test"}
 def service(
     shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
-    """A service that asks for a key, so that it can be tried without one."""
+    """A service with all its routes, that asks for a key, so that it can be tried without one."""
     folder = tmp_path_factory.mktemp("openapi")
+    shutil.copytree(shop_bundle, folder / "bundles" / "shop")
+    (folder / "log").mkdir()
+    places = {"bundles": folder / "bundles", "event_log": folder / "log"}
     scopes = ("read", "write", "admin")
     keys = write_keys(folder, [entry_text("test", "the key of this test", scopes)])
-    with running_service(shop_bundle, folder, keys=keys) as service:
+    with running_service(folder / "bundles" / "shop", folder, keys=keys, **places) as service:
         yield service
 
 

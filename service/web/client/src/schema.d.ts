@@ -742,7 +742,7 @@ export interface components {
             levels?: number | null;
             /**
              * Paging
-             * @description The pages before are not known any more; their items may be repeated.
+             * @description The pages before are not known; their items may be repeated.
              * @default false
              */
             paging: boolean;
