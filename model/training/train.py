@@ -64,12 +64,8 @@ class TrainConfig(BaseModel):
     learning_rate: float = Field(
         2e-3, gt=0, description="the highest; it rises for an epoch and falls as a cosine"
     )
-    weight_decay: float = Field(0.0, ge=0)
     epochs: int = Field(30, ge=1, description="at most this many")
     patience: int = Field(5, ge=1, description="epochs without a better validation before stopping")
-    generator_weight: float = Field(
-        1.0, ge=0, description="of the generator's loss; the head's is 1"
-    )
     distillation: float = Field(
         0.7,
         ge=0,
@@ -151,7 +147,7 @@ class TrainingRun:
         self.config, self.data = config, data
         network = build_network(config, data)
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            network.parameters(), lr=config.learning_rate, weight_decay=0.0
         )
         self.network, self.optimizer = self.fabric.setup(network, optimizer)
         self.epochs: list[dict[str, float]] = []
@@ -197,7 +193,7 @@ class TrainingRun:
         plan = batches(self.data.windows, self.config.batch_size, generator)
         for done, rows in enumerate(plan, start=1):
             head, generated = losses(self.network, self.data, rows, self.config)
-            loss = head + self.config.generator_weight * generated
+            loss = head + generated
             if not torch.isfinite(loss):
                 message = f"the loss is {loss.item()} in epoch {epoch}; lower learning_rate"
                 raise TrainingError(message)
