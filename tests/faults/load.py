@@ -53,6 +53,8 @@ class Request:
     body: dict[str, object] | None = None
     """None for a GET."""
     event: Event | None = None
+    method: str = ""
+    """Where it is not GET without and POST with a body."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,13 @@ class Connections:
 
 
 def _message(request: Request) -> bytes:
+    method = request.method or ("GET" if request.body is None else "POST")
+    head = f"{method} {request.path} HTTP/1.1\r\nHost: shop\r\n"
     if request.body is None:
-        return f"GET {request.path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode()
+        return f"{head}\r\n".encode()
     content = json.dumps(request.body).encode()
-    head = f"POST {request.path} HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 class Calls(tuple[Call, ...]):
