@@ -98,6 +98,10 @@ class SentinelServers:
             found: Any = client.sentinel_master(MASTER_NAME)
             return dict(found)
 
+    def is_replaced(self, lost: RedisServer) -> bool:
+        """Whether any sentinel names another master: they learn of it up to two seconds apart."""
+        return any(int(self._watched(port)["port"]) != lost.port for port in self._ports)
+
     def master_port(self) -> int:
         """Return the port of the master that the first sentinel knows."""
         return int(self._watched(self._ports[0])["port"])

@@ -12,11 +12,15 @@ from tests.bundles import SHOP
 from tests.end_to_end.service_process import REPOSITORY
 from tests.faults.findings import Findings
 
+LOAD_AVERAGE = os.getloadavg()[0]
+"""Of the last minute before any test, and before a bundle is trained for them."""
+
 
 @pytest.fixture(scope="session")
-def findings() -> Iterator[Findings]:
+def findings(request: pytest.FixtureRequest) -> Iterator[Findings]:
     """Written at the end of the run, also of one with failures."""
-    found = Findings()
+    tests = [f"{test.path.name}::{test.name}" for test in request.session.items]
+    found = Findings(LOAD_AVERAGE, tests)
     yield found
     found.write(results_folder())
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from tests.end_to_end.service_process import ServiceProcess, wait_until
 
-USERS = 50
+USERS = 51
+"""Without a common factor with ten: every user comes in turn with every kind of request."""
 GIVE_UP_SECONDS = 10.0
 READINESS_SECONDS = 0.1
 RECOVERED = 20
@@ -52,6 +53,8 @@ class Request:
     body: dict[str, object] | None = None
     """None for a GET."""
     event: Event | None = None
+    method: str = ""
+    """Where it is not GET without and POST with a body."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,13 @@ class Call:
         return self.status != 200 or self.is_degraded
 
     @property
+    def user_id(self) -> str:
+        """Whose request it is; empty for nobody in particular."""
+        return str((self.request.body or {}).get("user_id", ""))
+
+    @property
     def asks_by_user(self) -> bool:
-        return "user_id" in (self.request.body or {}) and self.request.event is None
+        return self.user_id != "" and self.request.event is None
 
 
 class MixedTraffic:
@@ -93,7 +101,7 @@ class MixedTraffic:
         self._first_ms = (int(time.time()) - 3_600) * 1_000
 
     def __call__(self, number: int) -> Request:
-        tenth, user_id = number % 10, f"user-{number // 10 % USERS}"
+        tenth, user_id = number % 10, f"user-{number % USERS}"
         item_id = self._items[number * 7 % len(self._items)]
         if tenth in {0, 3, 6}:
             event = Event(self._first_ms + number, user_id, item_id)
@@ -145,11 +153,13 @@ class Connections:
 
 
 def _message(request: Request) -> bytes:
+    method = request.method or ("GET" if request.body is None else "POST")
+    head = f"{method} {request.path} HTTP/1.1\r\nHost: shop\r\n"
     if request.body is None:
-        return f"GET {request.path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode()
+        return f"{head}\r\n".encode()
     content = json.dumps(request.body).encode()
-    head = f"POST {request.path} HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+    head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 class Calls(tuple[Call, ...]):

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.contract.redis_server import RedisServer, running_redis
 from tests.end_to_end.service_process import running_service
-from tests.faults.findings import Findings, compare
+from tests.faults.findings import Findings, LoadFinding, check_in_time, compare
 from tests.faults.load import MixedTraffic, settle, steady_load
 from tests.faults.slow_proxy import SlowProxy, slow_proxy
 
@@ -30,6 +31,8 @@ class Fault:
     end: Callable[[RedisServer, SlowProxy], None]
     is_degrading: bool = True
     """Whether no user's state can be read meanwhile."""
+    delay_ms: float = 0.0
+    """What it adds to a round trip that answers wait for."""
 
 
 def fill(server: RedisServer, memory: int) -> None:
@@ -48,22 +51,38 @@ def slow_down(milliseconds: float) -> Callable[[RedisServer, SlowProxy], None]:
 FAULTS = [
     Fault("Redis killed", lambda server, _: server.kill(), lambda server, _: server.start()),
     Fault("Redis hung", lambda server, _: server.pause(), lambda server, _: server.resume()),
-    Fault("Redis 10 ms slower", slow_down(5), slow_down(0), is_degrading=False),
+    Fault("Redis 10 ms slower", slow_down(5), slow_down(0), is_degrading=False, delay_ms=10),
     Fault("Redis 200 ms slower", slow_down(100), slow_down(0)),
     Fault("Redis full", lambda s, _: fill(s, 1), lambda s, _: fill(s, 0), is_degrading=False),
 ]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_answers_go_on_and_events_are_stored_once(
-    fault: Fault, shop_bundle: Path, items: list[str], tmp_path: Path, findings: Findings
+def test_answers_go_on_in_time_and_events_are_stored_once(
+    fault: Fault,
+    shop_bundle: Path,
+    items: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    findings: Findings,
 ) -> None:
+    check_in_time(partial(measured, fault, shop_bundle, items, tmp_path_factory, findings))
+
+
+def measured(
+    fault: Fault,
+    bundle: Path,
+    items: list[str],
+    folders: pytest.TempPathFactory,
+    findings: Findings,
+) -> LoadFinding:
+    """Check everything but how long answers take, and tell that."""
+    folder = folders.mktemp("fault")
     with (
-        running_redis(tmp_path, appendonly=True) as server,
+        running_redis(folder, appendonly=True) as server,
         slow_proxy(server.port) as proxy,
         running_service(
-            shop_bundle,
-            tmp_path,
+            bundle,
+            folder,
             state_url=f"redis://127.0.0.1:{proxy.port}/0" if "slower" in fault.name else server.url,
             deadline_ms=DEADLINE_MS,
         ) as service,
@@ -80,6 +99,7 @@ def test_answers_go_on_and_events_are_stored_once(
     normal, during = load.calls.ended_within(*before), load.calls.due_within(*within)
     recovery = load.calls.due_within(*repaired).recovery_seconds(repaired[0])
     found = compare(fault.name, normal, during, recovery_seconds=recovery, ledger=ledger)
+    found.delay_ms = fault.delay_ms
     findings.load.append(found)
 
     assert normal.statuses.keys() == {200}
@@ -92,3 +112,4 @@ def test_answers_go_on_and_events_are_stored_once(
     assert load.calls.slowest_ms < DEADLINE_MS + SLACK_MS
     assert (ledger.lost, ledger.doubled, ledger.missing_after_retry) == (0, 0, 0)
     assert recovery < RECOVERY_SECONDS
+    return found
