@@ -10,8 +10,8 @@ base64url, so that no user can break the tag:
     cofine:{u:<id>}:event_ids:1  sorted set, event id by arrival in ms
     cofine:{u:<id>}:meta:1       hash: version, events
     cofine:{u:<id>}:lists:1      list, newest first, of served lists: recommendation id, space,
-                                 when it expires in ms, space, JSON list of item ids
-    cofine:{u:<id>}:erased:1     empty, for ERASED_MS after an erasure: no list is kept
+                                 when it expires in ms, space, JSON list of item ids; for
+                                 ERASED_MS after an erasure only a mark, and no list is kept
 
 Of a list that was served to nobody in particular:
 
@@ -97,14 +97,17 @@ return outcomes
 
 _EVENT_IDS = Script("return redis.call('ZRANGE', KEYS[3], 0, -1)")
 
-# The mark comes after DEL: once a script has written, a full Redis lets it go on.
+_ERASED = b"erased"
+# The mark comes after DEL: once a script has written, a full Redis lets it go on. It is in the key
+# of the lists, for two keys are not always on one node of a cluster that moves them.
 _ERASE = Script("""
-local erased = redis.call('DEL', unpack(KEYS, 1, #KEYS - 1))
-redis.call('SET', KEYS[#KEYS], '', 'PX', ARGV[1])
+local erased = redis.call('DEL', unpack(KEYS))
+redis.call('RPUSH', KEYS[#KEYS], 'erased')
+redis.call('PEXPIRE', KEYS[#KEYS], ARGV[1])
 return erased
 """)
 _KEEP_LIST = Script("""
-if KEYS[2] and redis.call('EXISTS', KEYS[2]) == 1 then
+if redis.call('LINDEX', KEYS[1], -1) == 'erased' then
   return
 end
 redis.call('LPUSH', KEYS[1], ARGV[1])
@@ -228,7 +231,7 @@ class RedisUserState:
             StateUnavailableError: Redis did not answer within `deadline_seconds`.
         """
         started = time.perf_counter()
-        keys = [*user_keys(user_id), _erased_key(user_id)]
+        keys = user_keys(user_id)
         erased = await self._run("erase", _ERASE, keys, (ERASED_MS,), deadline_seconds)
         self._observe("erase", "ok" if erased else "miss", started)
 
@@ -249,8 +252,6 @@ class RedisUserState:
         kept = f"{self._clock_ms() + LIST_TTL_MS} {json.dumps(list(items))}"
         arguments = (_list_prefix(recommendation_id) + kept, USER_LISTS_MAX, LIST_TTL_MS)
         keys = [lists_key(user_id, recommendation_id)]
-        if user_id is not None:
-            keys.append(_erased_key(user_id))
         await self._run("keep_list", _KEEP_LIST, keys, arguments, deadline_seconds)
         self._observe("keep_list", "ok", started)
 
@@ -287,7 +288,7 @@ class RedisUserState:
         keys = [lists_key(user_id, "")]
         reply = await self._run("read_list", _LISTS_OF, keys, (), deadline_seconds)
         try:
-            kept = [_kept_list(entry) for entry in reply]
+            kept = [_kept_list(entry) for entry in reply if entry != _ERASED]
         except (ValueError, TypeError):
             _LOGGER.error("list_unreadable")
             self._observe("read_list", "error", started)
@@ -319,15 +320,8 @@ class RedisUserState:
 
 def user_keys(user_id: str) -> list[str]:
     """Return the user's keys in the order of the scripts' KEYS."""
-    return [_user_key(user_id, what) for what in _KEYS]
-
-
-def _erased_key(user_id: str) -> str:
-    return _user_key(user_id, "erased")
-
-
-def _user_key(user_id: str, what: str) -> str:
-    return f"cofine:{{u:{_encoded(user_id)}}}:{what}:{_SCHEMA}"
+    tag = f"{{u:{_encoded(user_id)}}}"
+    return [f"cofine:{tag}:{what}:{_SCHEMA}" for what in _KEYS]
 
 
 def lists_key(user_id: str | None, recommendation_id: str) -> str:
