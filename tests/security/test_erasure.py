@@ -68,6 +68,8 @@ def everything_in(server: RedisServer) -> bytes:
 def value_of(client: "redis.Redis", key: bytes) -> Any:
     kind = client.type(key).decode()  # type: ignore[union-attr]
     match kind:
+        case "none":  # it has expired since it was listed
+            return None
         case "string":
             return client.get(key)
         case "hash":
