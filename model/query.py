@@ -31,7 +31,7 @@ class Query:
     """Paths: an item passes when one of its paths starts with one of these; none lets all pass."""
     beam: int | Literal["auto"] | None = None
     """Beams kept after each level, but never fewer than k; None for the bundle's width; `auto` to
-    double it until the answer is certified, there is no time left or `WIDEST_AUTO` is reached."""
+    double it until the answer is certified, or time or `served_search.WIDEST_AUTO` are used up."""
     deadline: float = field(default=math.inf, compare=False)
     """When the answer has to be there, a reading of `time.perf_counter`."""
     filters: Filters = field(default_factory=dict)

@@ -68,5 +68,5 @@ class Pages:
             )
         except StateUnavailableError:
             return  # counted and logged by the store
-        except Exception as error:  # nobody waits for this task, so nobody else would say so
-            _LOGGER.exception("list_not_kept", extra={"error": type(error).__name__})
+        except Exception:  # nobody waits for this task, so nobody else would say so
+            _LOGGER.exception("list_not_kept")

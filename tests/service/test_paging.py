@@ -89,6 +89,18 @@ async def test_a_list_that_is_kept_slowly_is_erased_as_well(
     assert (await client.get("/v1/users/ann")).json()["served_lists"] == []
 
 
+async def test_an_unforeseen_error_of_a_list_costs_no_answer_and_is_logged(
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("polish, which no log shall hold")
+
+    monkeypatch.setattr(MemoryUserState, "keep_list", fail)
+
+    assert ids(await page(client, user_id="ann", k=1)) == ["polish"]
+    assert "list_not_kept" in [record.message for record in caplog.records]
+
+
 async def test_lists_are_kept_before_the_service_ends(unblocked: asyncio.Event) -> None:
     async with running_app() as client:
         await page(client, user_id="ann", k=1)
