@@ -33,6 +33,9 @@ LOGITS_AT_ONCE = 1 << 22
 
 PRODUCTS_AT_ONCE = 1 << 15
 
+Span = tuple[Tensor, Tensor, Tensor]
+"""Per range of scored items: the position (ascending), its first column and its end, each [F]."""
+
 
 @dataclass(frozen=True)
 class Positions:
@@ -113,7 +116,7 @@ class _ItemSoftmax(torch.autograd.Function):
         items: Tensor,
         correction: Tensor,
         targets: Tensor,
-        spans: list[tuple[Tensor, Tensor, Tensor]],
+        spans: list[Span],
         masses: list[Tensor],
         smoothing: float,
         weight: Tensor,
@@ -130,7 +133,7 @@ class _ItemSoftmax(torch.autograd.Function):
         mean_item, mean_correction = items.mean(0), correction.mean()
         for start in range(0, len(h), rows):
             part, own = h[start : start + rows], targets[start : start + rows, None]
-            p = part @ items.T + correction
+            p = torch.addmm(correction, part, items.T)
             row, column, logs = evidence.rows(start, len(part))
             p[row, column] += weight * logs
             wanted = p.gather(1, own)
@@ -140,8 +143,8 @@ class _ItemSoftmax(torch.autograd.Function):
             total += (sums.log() + highest).sum()
             total -= ((1 - smoothing) * wanted + smoothing * mean).sum()
             p /= sums
-            for span, mass in zip(spans, masses, strict=True):
-                _sum_spans(p, start, span, mass)
+            if spans:
+                _sum_spans(p, start, spans, masses)
             if not learns:  # no gradient will be asked for
                 continue
             # d loss / d logits = p - (1 - s) onehot(own) - s / S, the last term after the loop.
@@ -162,21 +165,22 @@ class _ItemSoftmax(torch.autograd.Function):
         return dh, ditems, None, None, None, None, None, dweight, None
 
 
-def _sum_spans(p: Tensor, start: int, span: tuple[Tensor, Tensor, Tensor], mass: Tensor) -> None:
-    """Write to `mass` [F] what rows `start` and on of the softmax give to columns first .. end.
+def _sum_spans(p: Tensor, start: int, spans: list[Span], masses: list[Tensor]) -> None:
+    """Write to `masses`, each [F], what rows `start` and on of the softmax give to column ranges.
 
     Args:
         p: probabilities [rows, S].
         start: the position of its first row.
-        span: position (ascending), first and end column, each [F].
-        mass: its entries of these rows are filled.
+        spans: one per choice.
+        masses: their entries of these rows are filled.
     """
-    position, first, end = span
     bounds = torch.tensor([start, start + len(p)], device=p.device)
-    lo, hi = torch.searchsorted(position, bounds).tolist()
+    # One pass over the softmax for all choices: it is by far the largest array of a training.
     sums = functional.pad(torch.cumsum(p, dim=1), (1, 0))
-    row = position[lo:hi] - start
-    mass[lo:hi] = sums[row, end[lo:hi]] - sums[row, first[lo:hi]]
+    for (position, first, end), mass in zip(spans, masses, strict=True):
+        lo, hi = torch.searchsorted(position, bounds).tolist()
+        row = position[lo:hi] - start
+        mass[lo:hi] = sums[row, end[lo:hi]] - sums[row, first[lo:hi]]
 
 
 @dataclass(frozen=True)
