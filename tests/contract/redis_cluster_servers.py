@@ -12,7 +12,13 @@ import pytest
 import redis
 
 from service.redis_cluster import SLOTS, slot_of
-from tests.contract.redis_server import RedisServer, free_port, required_executable
+from tests.contract.redis_server import (
+    PASSWORD,
+    USER,
+    RedisServer,
+    free_port,
+    required_executable,
+)
 from tests.contract.redis_tls import Certificates
 
 MASTERS = 3
@@ -57,7 +63,7 @@ class ClusterServers:
             self.servers.append(server)
             self._known_ports.append(known)
         hosts = ",".join(f"127.0.0.1:{port}" for port in self._known_ports)
-        self.url = f"redis+cluster://{hosts}"
+        self.url = f"redis+cluster://{USER}:{PASSWORD}@{hosts}"
         if certificates:
             self.url = certificates.url(self.url)
 

