@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
 from service.access_control import AccessControl, own_user_only
@@ -78,16 +78,21 @@ _ROUTERS = (
 class AdmittingApp(FastAPI):
     """An application that admission stands before, also before the layers of the framework."""
 
-    def admit(self, metrics: Metrics, deadline_seconds: float) -> None:
-        """Begin to refuse what could not be computed within `deadline_seconds`."""
+    def admit(self, metrics: Metrics, deadline_seconds: float, origins: Sequence[str]) -> None:
+        """Begin to refuse what could not be computed within `deadline_seconds`.
+
+        Web pages of `origins` may read answers, refusals included: whoever could not read their
+        Retry-After would come back too soon.
+        """
         routes = (recommend.PATH, recommend_batch.PATH, explore.PATH)
-        self._admission = Admission(
+        admission = Admission(
             super().__call__, lambda: self.state.serving.engine, metrics, routes, deadline_seconds
         )
+        self._front = _shared_with_pages(admission, origins) if origins else admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run or refuse one request."""
-        await self._admission(scope, receive, send)
+        await self._front(scope, receive, send)
 
 
 def create_app(
@@ -161,11 +166,9 @@ def create_app(
         deadline_seconds=chosen.body_deadline_ms / 1_000,
     )
     app.add_middleware(AccessControl, keys=keys, routes=routes, metrics=measured)
-    if chosen.cors_origins:
-        _share_with_pages(app, chosen.cors_origins)
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
     app.add_middleware(RequestContext, metrics=measured, routes=[*routes, *documentation])
-    app.admit(measured, chosen.deadline_ms / 1_000)
+    app.admit(measured, chosen.deadline_ms / 1_000, chosen.cors_origins)
     measured.expect_routes(
         (route.path_format, method, route.status_code or 200)
         for route in routes
@@ -175,10 +178,10 @@ def create_app(
     return app
 
 
-def _share_with_pages(app: FastAPI, origins: Sequence[str]) -> None:
+def _shared_with_pages(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """Let web pages of these origins read answers; keys travel in a header, never in cookies."""
-    app.add_middleware(
-        CORSMiddleware,
+    return CORSMiddleware(
+        app,
         allow_origins=origins,
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER, USER_TOKEN_HEADER],

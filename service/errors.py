@@ -23,7 +23,7 @@ SettingsError                   a COFINE_* variable is unknown or has an unusabl
 Messages are shown to clients: they name the field, the limit and the remedy, never a user.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class ServiceError(Exception):
@@ -116,24 +116,37 @@ class RateLimitedError(AccessError):
 
 
 class StateUnavailableError(ServiceError):
-    """The user state could not be read or written in time.
+    """What Redis keeps, of users or of the rollout, could not be read or written in time.
 
     Attributes:
         reason: `timeout` (no answer within the deadline), `error` (refused or failed) or `open`
             (not tried, because the circuit breaker is open).
     """
 
-    def __init__(self, reason: str, *, extensions: Mapping[str, object] | None = None) -> None:
-        super().__init__(
-            "the user state is not available; try again later",
-            retry_after_seconds=1,
-            extensions=extensions,
-        )
+    def __init__(
+        self,
+        reason: str,
+        detail: str = "the state is not available; try again later",
+        *,
+        extensions: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after_seconds=1, extensions=extensions)
         self.reason = reason
 
 
 class EventsNotStoredError(StateUnavailableError):
-    """Some events of the request are not known to be stored; `extensions` lists all of them."""
+    """Some events of the request are not known to be stored, or to be logged.
+
+    Attributes:
+        extensions: what became of each, in `results`.
+    """
+
+    def __init__(self, results: Sequence[Mapping[str, object]]) -> None:
+        detail = (
+            "some events, `unconfirmed` in `results`, are not known to be stored and logged; "
+            "send the request again"
+        )
+        super().__init__("error", detail, extensions={"results": results})
 
 
 class CatalogueUnavailableError(ServiceError):

@@ -34,12 +34,12 @@ class Segment:
         self.bytes = 0
         self.opened = time.monotonic()
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o640)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        directory = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            _make_names_durable(folder)
+        except OSError:  # out of descriptors, as a rule: the one that is open must not be lost, too
+            self.close()
+            raise
 
     def write(self, lines: bytes, *, durably: bool) -> None:
         """Append the lines, all or none.
@@ -67,3 +67,11 @@ class Segment:
                 self.path.unlink()
         with contextlib.suppress(OSError):
             os.close(self._file)
+
+
+def _make_names_durable(folder: Path) -> None:
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

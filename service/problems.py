@@ -83,7 +83,7 @@ KINDS: Mapping[type[ServiceError], Kind] = {
     ClientGoneError: Kind(499, "client_gone", "The client closed the connection"),
     NotReadyError: Kind(503, "not_ready", "The service is not ready", is_retryable=True),
     StateUnavailableError: Kind(
-        503, "state_unavailable", "The user state is not available", is_retryable=True
+        503, "state_unavailable", "The state is not available", is_retryable=True
     ),
     EventsNotStoredError: Kind(
         503, "events_not_stored", "Some events are not stored", is_retryable=True

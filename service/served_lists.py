@@ -16,6 +16,8 @@ LIST_MAX_ITEMS: Final = 1_000
 """Of a list with all its earlier pages; the newest are kept."""
 USER_LISTS_MAX: Final = 32
 """The newest are kept: enough for every shelf of a page, or a whole batch, at once."""
+LIST_ENTRIES: Final = 8
+"""What a list takes in memory besides its items, in items: also one without any takes place."""
 ERASED_MS: Final = 2_000
 """Longer than an answer takes and than Redis may have a late list lying about."""
 
@@ -44,21 +46,21 @@ def owner_of(user_id: str | None, recommendation_id: str) -> tuple[str, str]:
 
 
 class MemoryLists:
-    """Served lists in this process; beyond `max_items` items in all the oldest are dropped."""
+    """Served lists in this process; beyond `max_entries` in all the oldest are dropped."""
 
-    def __init__(self, max_items: int, clock_ms: Callable[[], int]) -> None:
-        self._max_items = max_items
+    def __init__(self, max_entries: int, clock_ms: Callable[[], int]) -> None:
+        self._max_entries = max_entries
         self._clock_ms = clock_ms
         # The owner of the newest list is last.
         self._owners: OrderedDict[tuple[str, str], _Lists] = OrderedDict()
-        self._items = 0
+        self._entries = 0
         # Hash of a user's id, for an id is what has to go -> until when no list is kept.
         self._erased: dict[int, int] = {}
 
     @property
-    def items(self) -> int:
-        """Items kept, of all lists."""
-        return self._items
+    def entries(self) -> int:
+        """What all lists take: their items, and each `LIST_ENTRIES` besides."""
+        return self._entries
 
     def keep(self, user_id: str | None, recommendation_id: str, items: Sequence[str]) -> None:
         """Keep what was served under an id that is used once."""
@@ -69,10 +71,10 @@ class MemoryLists:
         lists = self._owners.setdefault(owner, OrderedDict())
         lists[recommendation_id] = (now_ms + LIST_TTL_MS, tuple(items))
         self._owners.move_to_end(owner)
-        self._items += len(items)
+        self._entries += LIST_ENTRIES + len(items)
         if len(lists) > USER_LISTS_MAX:
             self._drop_oldest(owner)
-        while self._owners and (self._items > self._max_items or self._oldest_ms() <= now_ms):
+        while self._owners and (self._entries > self._max_entries or self._oldest_ms() <= now_ms):
             self._drop_oldest(next(iter(self._owners)))
 
     def read(self, user_id: str | None, recommendation_id: str) -> tuple[str, ...] | None:
@@ -103,7 +105,7 @@ class MemoryLists:
     def _drop_oldest(self, owner: tuple[str, str]) -> None:
         lists = self._owners[owner]
         _, (_, dropped) = lists.popitem(last=False)
-        self._items -= len(dropped)
+        self._entries -= LIST_ENTRIES + len(dropped)
         if not lists:
             del self._owners[owner]
 

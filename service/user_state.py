@@ -215,7 +215,7 @@ class MemoryUserState:
     @property
     def entries(self) -> int:
         """History entries, seen and disliked items, event ids and items of served lists in all."""
-        return self._entries + self._lists.items
+        return self._entries + self._lists.entries
 
     async def start(self) -> None:
         """Do nothing: there is no server."""

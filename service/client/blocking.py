@@ -171,7 +171,7 @@ class Client:
                 return answer_of(
                     self._http.request(call.method, call.path, params=call.query, json=call.body)
                 )
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 failure: CofineError = UnreachableError(error)
             except ProblemError as error:
                 failure = error

@@ -30,18 +30,18 @@ class CofineError(Exception):
 
 
 class UnreachableError(CofineError):
-    """No answer came: no connection, or none in time."""
+    """No answer came: no connection, none in time, or one that cannot be decoded."""
 
     is_retryable = True
 
-    def __init__(self, error: httpx2.TransportError) -> None:
+    def __init__(self, error: httpx2.RequestError) -> None:
         self.nothing_done = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
         super().__init__(f"the service did not answer: {type(error).__name__}: {error}")
         self.__cause__ = error
 
 
 class ProblemError(CofineError):
-    """The service refused.
+    """The service refused, or something on the way answered in its place.
 
     Attributes:
         status: of HTTP.
@@ -56,7 +56,9 @@ class ProblemError(CofineError):
         self.retry_after_seconds = _seconds(response.headers.get("retry-after"))
         self.is_retryable = self.status in _RETRYABLE_STATUSES
         self.nothing_done = self.status == _TOO_MANY_REQUESTS
-        super().__init__(f"{self.status} {self.code}: {self.problem.get('detail', 'no details')}")
+        kind = response.headers.get("content-type", "no content type")
+        detail = self.problem.get("detail", f"not an answer of this service, but {kind}")
+        super().__init__(f"{self.status} {self.code}: {detail}")
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,16 @@ def answer_of(response: httpx2.Response) -> object:
     """Return the answer's JSON, of JSON Lines a list, and None for an empty answer.
 
     Raises:
-        ProblemError: the service refused.
+        ProblemError: the service refused, or this is no answer of it: a proxy's page.
     """
     if not response.is_success:
         raise ProblemError(response)
-    if response.headers.get("content-type", "").startswith("application/x-ndjson"):
-        return [json.loads(line) for line in response.text.split("\n") if line]
-    return response.json() if response.content else None
+    try:
+        if response.headers.get("content-type", "").startswith("application/x-ndjson"):
+            return [json.loads(line) for line in response.text.split("\n") if line]
+        return response.json() if response.content else None
+    except ValueError:
+        raise ProblemError(response) from None
 
 
 def _problem(response: httpx2.Response) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class AsyncClient:
                         call.method, call.path, params=call.query, json=call.body
                     )
                 )
-            except httpx2.TransportError as error:
+            except httpx2.RequestError as error:
                 failure: CofineError = UnreachableError(error)
             except ProblemError as error:
                 failure = error

@@ -69,15 +69,18 @@ async def store_events(serving: Serving, batch: list[EventBody]) -> list[EventRe
     for each in posted:
         by_user.setdefault(each.body.user_id, []).append(each)
     await asyncio.gather(*(_store(serving, *user) for user in by_user.items()))
+    # Now, for whoever repeats an event that could not be logged is told that it is a duplicate.
+    for each in posted:
+        if each.result.status == "accepted":
+            _count_attribution(serving.metrics, each)
     if serving.event_log is not None:
         await _log(serving.event_log, posted, serving.settings.state_write_deadline_ms / 1_000)
     for each in posted:
-        _count(serving.metrics, each)
+        status = each.result.status
+        serving.metrics.state_events["dropped" if status == "unconfirmed" else status].inc()
     results = [each.result for each in posted]
     if any(result.status == "unconfirmed" for result in results):
-        raise EventsNotStoredError(
-            "error", extensions={"results": [result.model_dump() for result in results]}
-        )
+        raise EventsNotStoredError([result.model_dump() for result in results])
     return results
 
 
@@ -140,12 +143,9 @@ def _record(posted: _Posted) -> dict[str, object]:
     return record
 
 
-def _count(metrics: Metrics, posted: _Posted) -> None:
-    """Count the event by what became of it, and an accepted one by what it follows."""
-    status, attribution = posted.result.status, posted.attribution
-    metrics.state_events["dropped" if status == "unconfirmed" else status].inc()
-    if status != "accepted":
-        return
+def _count_attribution(metrics: Metrics, posted: _Posted) -> None:
+    """Count an accepted event by what it follows."""
+    attribution = posted.attribution
     if isinstance(attribution, Attribution):
         metrics.count_attributed(posted.body.type, attribution.source, attribution.rank)
     else:

@@ -6,7 +6,13 @@ import pytest
 
 from service.errors import StateUnavailableError
 from service.redis_user_state import lists_key
-from service.served_lists import ERASED_MS, LIST_TTL_MS, USER_LISTS_MAX, MemoryLists
+from service.served_lists import (
+    ERASED_MS,
+    LIST_ENTRIES,
+    LIST_TTL_MS,
+    USER_LISTS_MAX,
+    MemoryLists,
+)
 from tests.contract.test_user_state import DEADLINE_SECONDS, Clock, Suite, suite
 from tests.waiting import eventually
 
@@ -137,15 +143,24 @@ async def test_what_no_release_has_written_is_refused(suite: Suite) -> None:
 
 def test_memory_drops_the_oldest_lists_beyond_its_bound() -> None:
     clock = Clock()
-    lists = MemoryLists(5, clock)
+    lists = MemoryLists(2 * (LIST_ENTRIES + 2), clock)
     for name in "abc":
         lists.keep(None, name, ["x", "y"])
 
     assert [lists.read(None, name) for name in "abc"] == [None, ("x", "y"), ("x", "y")]
-    assert lists.items == 4
+    assert lists.entries == 2 * (LIST_ENTRIES + 2)
     clock.now_ms += LIST_TTL_MS
     lists.keep(None, "d", ["z"])
-    assert lists.items == 1
+    assert lists.entries == LIST_ENTRIES + 1
+
+
+def test_memory_bounds_lists_without_items() -> None:
+    lists = MemoryLists(100 * LIST_ENTRIES, Clock())
+    for number in range(1_000):
+        lists.keep(None, str(number), [])
+
+    kept = [number for number in range(1_000) if lists.read(None, str(number)) is not None]
+    assert kept == list(range(900, 1_000))
 
 
 def test_memory_counts_what_a_user_displaces_and_what_is_forgotten() -> None:
@@ -154,7 +169,7 @@ def test_memory_counts_what_a_user_displaces_and_what_is_forgotten() -> None:
         lists.keep("ann", str(number), ["x", "y"])
     lists.keep("bob", "0", ["z"])
 
-    assert lists.items == 2 * USER_LISTS_MAX + 1
+    assert lists.entries == USER_LISTS_MAX * (LIST_ENTRIES + 2) + LIST_ENTRIES + 1
     lists.forget("ann")
     lists.forget("nobody")
-    assert lists.items == 1
+    assert lists.entries == LIST_ENTRIES + 1

@@ -78,6 +78,20 @@ async def test_a_refusal_is_a_whole_problem_with_the_clients_request_id(
     assert f"cofine_http_request_duration_seconds_count{{{labels}}} 11.0" in text
 
 
+async def test_a_web_page_may_read_a_refusal(start_app: AppClient) -> None:
+    slow, shop = GatedRecommender(), "https://shop.example"
+    options = {"queue_max_requests": 1, "deadline_ms": 30_000, "cors_origins": shop}
+    async with start_app(always(slow), **options) as client:
+        asked = [asyncio.create_task(post(client, Origin=shop)) for _ in range(12)]
+        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        slow.gate.set()
+        await asyncio.gather(*asked)
+    (refused, *_) = [task.result() for task in done]
+    check_problem(refused, 429, "queue_full")
+    assert refused.headers["access-control-allow-origin"] == shop
+    assert "Retry-After" in refused.headers["access-control-expose-headers"]
+
+
 async def test_who_would_wait_longer_than_the_deadline_is_refused_at_once(
     start_app: AppClient,
 ) -> None:

@@ -33,6 +33,7 @@ class Answer:
     status: int = 200
     body: str = '{"item_id": "x"}'
     retry_after: str | None = None
+    encoding: str | None = None
     hangs: bool = False
 
 
@@ -67,6 +68,8 @@ def following(*answers: Answer) -> Iterator[Script]:
             self.send_response(answer.status)
             if answer.retry_after is not None:
                 self.send_header("Retry-After", answer.retry_after)
+            if answer.encoding is not None:
+                self.send_header("Content-Encoding", answer.encoding)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body.encode())
@@ -132,6 +135,18 @@ def test_what_will_not_pass_is_not_tried_again(ask: Ask, status: int) -> None:
             ask(script.url, Patience())
         assert caught.value.problem == {"code": "some_code", "detail": "why"}
         assert len(script.asked) == 1
+
+
+def test_a_proxy_s_page_is_no_answer(ask: Ask) -> None:
+    with following(Answer(200, "<html>sign in</html>")) as script:
+        with pytest.raises(ProblemError, match=r"^200 : not an answer of this service") as caught:
+            ask(script.url, Patience())
+        assert not caught.value.is_retryable
+
+
+def test_an_answer_that_cannot_be_decoded_is_tried_again(ask: Ask) -> None:
+    with following(Answer(body="no gzip", encoding="gzip"), Answer()) as script:
+        assert ask(script.url, Patience()) == {"item_id": "x"}
 
 
 def test_it_gives_up_after_as_many_attempts_as_it_may_make(ask: Ask) -> None:

@@ -3,7 +3,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from service.errors import EventLogUnavailableError, SettingsError
 from service.event_log import WAITING_MAX
 from service.folder_event_log import FolderEventLog
 from service.impressions import Asked, Impressions
+from service.log_segment import Segment
 from service.metrics import Metrics
 from service.recommendation_id import RecommendationIds
 from service.settings import load_settings
@@ -107,6 +108,7 @@ async def test_an_event_that_cannot_be_logged_is_refused_and_can_be_repeated(
             answer = await client.post("/v1/events", json=body)
             found = check_problem(answer, 503, "events_not_stored", more=("results",))
             assert found["results"][0]["status"] == "unconfirmed"
+            assert "stored and logged" in found["detail"]
             refused = check_problem(
                 await client.delete("/v1/users/x"), 503, "event_log_unavailable"
             )
@@ -118,6 +120,30 @@ async def test_an_event_that_cannot_be_logged_is_refused_and_can_be_repeated(
         [event] = log_format.events(tmp_path)
         assert event["event_id"] == "1"
         assert (await client.get("/v1/users/ann")).json()["events"] == 1
+        # The state had accepted it: what it follows is counted, though the log came later.
+        assert 'unattributed_events_total{reason="none"} 1.0' in await client.scrape()
+
+
+def test_a_segment_that_cannot_be_begun_costs_no_descriptor(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = Path("/proc/self/fd")
+    free = max(int(each.name) for each in descriptors.iterdir()) + 1
+    try:
+        with ExitStack() as others:
+            others.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+            last = None
+            with pytest.raises(OSError, match="Too many open files"):  # noqa: PT012
+                while True:
+                    last = others.enter_context(Path("/dev/null").open("rb"))
+            assert last is not None
+            last.close()  # one is left: for the file, and none for its folder
+            with pytest.raises(OSError, match="Too many open files"):
+                Segment(tmp_path)
+            os.close(os.open("/dev/null", os.O_RDONLY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_erasure_reaches_the_log(start_app: AppClient, tmp_path: Path) -> None:

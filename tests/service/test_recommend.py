@@ -276,9 +276,12 @@ async def post_and_leave(client: Client, leave: asyncio.Event) -> int:
 
 
 async def test_a_defect_shows_nothing(start_app: AppClient) -> None:
-    async with start_app(always(BrokenRecommender())) as client:
-        response = await client.post("/v1/recommend", json={"history": ["polish"]})
+    shop = "https://shop.example"
+    async with start_app(always(BrokenRecommender()), cors_origins=shop) as client:
+        asked = {"history": ["polish"]}
+        response = await client.post("/v1/recommend", json=asked, headers={"Origin": shop})
         check_problem(response, 500, "internal_error")
+        assert response.headers["access-control-allow-origin"] == shop
         assert "secret-user" not in response.text
         assert "KeyError" not in response.text
         again = await client.post("/v1/recommend", json={})  # the worker lives on
