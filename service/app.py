@@ -12,6 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -143,6 +145,7 @@ def create_app(
         summary="Coarse-to-fine recommendations.",
         version=service_version(),
         lifespan=lifespan,
+        openapi_url=None,  # it would be built on the event loop
         docs_url=None,  # both would load their scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
@@ -155,7 +158,8 @@ def create_app(
             HTTPException: problems.on_http_exception,
         },
     )
-    documentation = [route for route in app.routes if isinstance(route, Route)]
+    documentation = Route("/openapi.json", partial(_openapi, app), name="openapi")
+    app.router.routes.append(documentation)
     routers = (*_ROUTERS, console_router()) if chosen.console else _ROUTERS
     for router in routers:
         app.include_router(router)
@@ -167,7 +171,7 @@ def create_app(
     )
     app.add_middleware(AccessControl, keys=keys, routes=routes, metrics=measured)
     export = _trace(app, chosen.otlp_url) if chosen.otlp_url is not None else None
-    app.add_middleware(RequestContext, metrics=measured, routes=[*routes, *documentation])
+    app.add_middleware(RequestContext, metrics=measured, routes=[*routes, documentation])
     app.admit(measured, chosen.deadline_ms / 1_000, chosen.cors_origins)
     measured.expect_routes(
         (route.path_format, method, route.status_code or 200)
@@ -201,6 +205,11 @@ def _trace(app: FastAPI, endpoint: str) -> "SpanExport":
 
 def _api_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
     return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+
+
+def _openapi(app: FastAPI, _request: Request) -> Response:
+    """Answer with the interface; in a thread, for building the document takes some 300 ms."""
+    return JSONResponse(app.openapi())
 
 
 def _document_problems(app: FastAPI) -> None:
