@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,7 @@ from model.diffusion_decoder import DiffusionGraphs
 from model.diffusion_search import CodeTable, Unmasking
 from model.errors import BundleError
 from model.manifest import FORMAT_VERSION, FileFacts, Manifest
+from model.node_hidden import NodeHidden, asked_nodes
 from model.strings import StringIndex, StringTable
 from model.taxonomy import Taxonomy, verify_partition
 from model.transitions import Transitions
@@ -47,6 +48,8 @@ _TYPES = {
     "trie.npy": np.int32,
     "node_vectors.npy": np.float32,
     "node_biases.npy": np.float32,
+    "node_hidden.npy": np.float32,
+    "query_weights.npy": np.float32,
     "code_vectors.npy": np.float32,
     "code_biases.npy": np.float32,
     "popularity.npy": np.int64,
@@ -167,7 +170,7 @@ class Bundle:
             _verify_files(path, manifest)
             arrays = {name: _load(path, name) for name in manifest.files if name.endswith(".npy")}
             _verify_types(arrays)
-            catalog, tree = _catalog(arrays), _tree(arrays)
+            catalog, tree = _catalog(arrays), _tree(arrays, manifest)
             names = StringTable(arrays["node_names_blob.npy"], arrays["node_names_offsets.npy"])
             taxonomies = _taxonomies(path, manifest)
             facts = [(each.name, each.type) for each in manifest.attributes]
@@ -224,11 +227,15 @@ def catalog_arrays(catalog: Catalog) -> dict[str, AnyArray]:
 
 def tree_arrays(tree: SearchTree) -> dict[str, AnyArray]:
     """The search tree as arrays by file name."""
-    return {
+    arrays = {
         "trie.npy": tree.trie.child_start,
         "node_vectors.npy": tree.vectors,
         "node_biases.npy": tree.biases,
     }
+    if tree.hidden is None:
+        return arrays
+    hidden = {"node_hidden.npy": tree.hidden.table, "query_weights.npy": tree.hidden.weights}
+    return arrays | hidden
 
 
 def transition_arrays(transitions: Transitions) -> dict[str, AnyArray]:
@@ -464,9 +471,13 @@ def _catalog(arrays: Mapping[str, AnyArray]) -> Catalog:
     )
 
 
-def _tree(arrays: Mapping[str, AnyArray]) -> SearchTree:
+def _tree(arrays: Mapping[str, AnyArray], manifest: Manifest) -> SearchTree:
     trie = Trie.from_child_start(arrays["trie.npy"])
-    return SearchTree(trie, arrays["node_vectors.npy"], arrays["node_biases.npy"])
+    tree = SearchTree(trie, arrays["node_vectors.npy"], arrays["node_biases.npy"])
+    if manifest.diffusion is not None:
+        return tree
+    table, weights = arrays["node_hidden.npy"], arrays["query_weights.npy"]
+    return replace(tree, hidden=NodeHidden.known(trie, table, weights))
 
 
 def _transitions(arrays: Mapping[str, AnyArray], manifest: Manifest) -> Transitions:
@@ -578,6 +589,10 @@ def _verify_shapes(
         "node_biases.npy": (tree.biases.shape, (nodes,)),
         "trie.npy nodes": (tree.trie.node_count, nodes),
     }
+    if tree.hidden is not None:
+        width, asked = manifest.width, len(asked_nodes(tree.trie))
+        checks["query_weights.npy"] = (tree.hidden.weights.shape, (levels + 1, width, 2 * width))
+        checks["node_hidden.npy"] = (tree.hidden.table.shape, (asked, 2 * width))
     for name, (found, wanted) in checks.items():
         if found != wanted:
             message = f"{name} is {found} but the manifest says {wanted}: parts of two bundles"

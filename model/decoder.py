@@ -15,6 +15,7 @@ import onnxruntime
 
 from model.beam_search import BeamResult
 from model.errors import BundleError
+from model.node_hidden import NodeHidden
 from model.trie import Trie
 from model.types import AnyArray, FloatArray, IntArray
 
@@ -36,6 +37,9 @@ class SearchTree:
     evidence: FloatArray = field(default_factory=lambda: np.empty(0, np.float32))
     """What transitions say of each item after the history that is being read [N]; empty where
     none is. Node biases have it already: it is for decoders that do not score nodes alone."""
+    hidden: NodeHidden | None = None
+    """What is known of the nodes' queries before a request; None where `decoder.onnx` asks no
+    nodes, as that of a diffusion bundle."""
 
     @property
     def item_vectors(self) -> FloatArray:
@@ -80,6 +84,7 @@ class Graphs:
         """
         wanted = self.inputs(levels)
         columns = {"items": width, "h": width, "vectors": width, "codes": levels}
+        columns["hidden"] = 2 * width
         for graph, session in self._sessions.items():
             inputs = {each.name: each.shape for each in session.get_inputs()}
             if inputs.keys() != wanted[graph]:
@@ -98,7 +103,7 @@ class Graphs:
         slots = {f"slots_{depth}" for depth in range(levels + 1)}
         return {
             "encoder": {"items"},
-            "decoder": _TREE | slots | {"h", "alive", "beams"},
+            "decoder": _TREE | slots | {"h", "hidden", "hidden_rows", "alive", "beams"},
             "step": _TREE | {"h", "nodes", "depth", "slots"},
             "item_encoder": {"text", "codes"},
         }
@@ -123,12 +128,24 @@ class Graphs:
 
         Args:
             h: encoded history [D].
-            tree: trie, vectors and biases.
+            tree: trie, vectors, biases and what is known of the nodes' queries.
             counts: legal items below each node, int32 [M].
             width: beams kept after each level.
+
+        Raises:
+            ValueError: nothing is known of the nodes' queries.
         """
-        slots = {f"slots_{depth}": np.arange(size) for depth, size in enumerate(_places(tree))}
-        feeds = _tree_feeds(tree) | slots | {"h": h, "alive": counts, "beams": np.arange(width)}
+        if tree.hidden is None:
+            message = "decoder.onnx reads `hidden` of the tree, which is None: see NodeHidden.build"
+            raise ValueError(message)
+        feeds = _tree_feeds(tree) | {
+            "h": h,
+            "hidden": tree.hidden.table,
+            "hidden_rows": tree.hidden.rows,
+            "alive": counts,
+            "beams": np.arange(width),
+        }
+        feeds |= {f"slots_{depth}": np.arange(size) for depth, size in enumerate(_places(tree))}
         nodes, log_probs, pruned = self._sessions["decoder"].run(None, feeds)
         reached = np.isfinite(log_probs[:, 0])
         leaves = nodes[reached] - tree.trie.item_start

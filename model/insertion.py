@@ -239,7 +239,8 @@ def _edited_tree(
     changed = inner.moved[np.concatenate([level.changed for level in levels])]
     vectors[changed] = np.concatenate([level.changed_vectors for level in levels])
     biases[changed] = np.concatenate([level.changed_biases for level in levels])
-    return SearchTree(trie, vectors, biases), inner
+    hidden = tree.hidden and tree.hidden.edited(trie, vectors, inner, changed)
+    return SearchTree(trie, vectors, biases, hidden=hidden), inner
 
 
 def _level(tree: SearchTree, leaves: Splice, come: _Coming, depth: int, sums: NodeSums) -> _Level:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised by every change that an older service could not read."""
 BEAM_WIDTH_MAX = 10_000
 """Beams are memory and time of every request."""

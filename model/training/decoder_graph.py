@@ -6,12 +6,13 @@ vectors for them was most of the work of a request. Here the rectangle of a dept
 of `BLOCK` children, and only the blocks of parents with several children are read and scored; their
 logits return to the rectangle for the softmax over all children of a parent. An only child has the
 probability 1 whatever the network says, and nothing is asked. What every level computes of h alone
-is computed once. Written with ONNX operators, because a block costs one multiplication of a matrix
-and a vector this way. Every export is checked against PyTorch and NumPy
-(`model/training/parity.py`).
+is computed once, and what it computes of a node alone is read (`model/node_hidden.py`). Written
+with ONNX operators, because a block costs one multiplication of a matrix and a vector this way.
+Every export is checked against PyTorch and NumPy (`model/training/parity.py`).
 
 Shapes: W beams, C slots of a depth in K = C / BLOCK blocks, R blocks that hold children, Q beams
-whose node has several, B blocks of these, D width, L levels, M trie nodes.
+whose node has several, B blocks of these, D width, L levels, M trie nodes, I inner ones, A of which
+have a row in `hidden`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from model.decoder import BLOCK
 from model.training.network import LevelQuery, Network
-from model.types import AnyArray
+from model.types import AnyArray, FloatArray
 
 OPSET = 20
 IR_VERSION = 10
@@ -34,13 +35,27 @@ IR_VERSION = 10
 def write_decoder_graph(network: Network, path: Path) -> None:
     """Write `decoder.onnx`: h and the tree -> item nodes [W], log_probs [W, L + 1], pruned [L + 1].
 
-    Inputs are h [D], child_start [I + 1], vectors [M, D], biases [M], alive [M], beams [W] and
-    slots_0 .. slots_L. Of `beams` only the length counts; `slots` of a depth are 0 .. C - 1, C a
-    multiple of `BLOCK` and no less than the largest number of children, except at depth 0, where C
-    is that number. `model.training.search_graph.Beams` describes the outputs.
+    Inputs are h [D], child_start [I + 1], vectors [M, D], biases [M], hidden [A, 2 D], hidden_rows
+    [I], alive [M], beams [W] and slots_0 .. slots_L. Of `beams` only the length counts; `slots` of
+    a depth are 0 .. C - 1, C a multiple of `BLOCK` and no less than the largest number of children,
+    except at depth 0, where C is that number. `model.training.search_graph.Beams` describes the
+    outputs.
     """
     graph = _DecoderGraph(network).graph
     ir.save(ir.Model(graph, ir_version=IR_VERSION, producer_name="cofine"), path)
+
+
+def node_weights(network: Network) -> FloatArray:
+    """What a node's vector is multiplied by for the query at each depth [L + 1, D, 2 D].
+
+    The table that `model.node_hidden` makes with it is an input of the graph.
+    """
+    layers = [_numbers(layer.inner.weight) for layer in _layers(network)]
+    return np.stack([weights[:, network.shape.width :].T for weights in layers])
+
+
+def _layers(network: Network) -> list[LevelQuery]:
+    return [level for level in network.generator.levels if isinstance(level, LevelQuery)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,7 @@ class _DecoderGraph:
         self._flat, self._two = self._constant("flat", [-1]), self._constant("two", [2])
         self._none = self._constant("none", np.array([0], dtype=np.int32))
         self._never = self._constant("never", np.array([-np.inf], dtype=np.float32))
-        layers = [level for level in network.generator.levels if isinstance(level, LevelQuery)]
+        layers = _layers(network)
         self._measure()
         self._read_h(layers)
         reached = [self._root(layers[0])]
@@ -134,11 +149,9 @@ class _DecoderGraph:
     def _query(self, depth: int, layer: LevelQuery, nodes: ir.Value) -> ir.Value:
         """What the children of `nodes` [Q] are asked [Q, D]."""
         op = self._op
-        weights = _numbers(layer.inner.weight)[:, self._width :]
-        inner = self._constant(f"inner_{depth}", weights.T)
         outer = self._constant(f"outer_{depth}", _numbers(layer.outer.weight).T)
-        parents = op.Gather(self._tree["vectors"], nodes)
-        hidden = op.Gelu(op.Gemm(parents, inner, self._hidden_h[depth]))
+        known = op.Gather(self._tree["hidden"], op.Gather(self._tree["hidden_rows"], nodes))
+        hidden = op.Gelu(op.Add(known, self._hidden_h[depth]))
         query: ir.Value = op.Gemm(hidden, outer, self._query_h[depth])
         return query
 
@@ -260,6 +273,8 @@ def _inputs(width: int, levels: int) -> dict[str, ir.Value]:
         "child_start": (ir.DataType.INT32, ["inner_nodes"]),
         "vectors": (ir.DataType.FLOAT, ["nodes", width]),
         "biases": (ir.DataType.FLOAT, ["nodes"]),
+        "hidden": (ir.DataType.FLOAT, ["asked_nodes", 2 * width]),
+        "hidden_rows": (ir.DataType.INT32, ["rows"]),
         "alive": (ir.DataType.INT32, ["nodes"]),
         "beams": (ir.DataType.INT64, ["beams"]),
     }

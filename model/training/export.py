@@ -7,7 +7,7 @@ the code that serves it, and only then renamed: a destination is a whole bundle 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,10 @@ from model.default_list import DEFAULT_ITEMS
 from model.errors import ConfigError, ExportError
 from model.golden_cases import verify_golden
 from model.manifest import FORMAT_VERSION, AttributeFacts, DiffusionFacts, Manifest, ScoreFacts
+from model.node_hidden import NodeHidden
 from model.query import Query
 from model.recommender import Recommender
+from model.training.decoder_graph import node_weights
 from model.training.diffusion_network import DiffusionNetwork
 from model.training.graphs import export_graphs
 from model.training.network import Network
@@ -48,6 +50,7 @@ from model.training.train import (
     restore_parameters,
 )
 from model.training.training_set import TrainingSet, read_training_set
+from model.trie import Trie
 from model.types import AnyArray, ItemId
 
 GOLDEN_CASES = 8
@@ -110,8 +113,7 @@ def _build(
     building.mkdir(parents=True)
     with torch.no_grad():
         items = network.item_vectors()
-        tensors = network.tree(items)
-    tree = SearchTree(data.catalogue.trie, tensors.vectors.numpy(), tensors.biases.numpy())
+    tree = _search_tree(network, data.catalogue.trie, items)
     attributes = _attributes(stages.prepared, data)
     arrays = tree_arrays(tree) | _catalogue_arrays(stages.prepared, data)
     arrays |= _code_arrays(network, items) | attribute_arrays(attributes)
@@ -133,6 +135,17 @@ def _build(
     sealed = seal(building, manifest)
     verify_golden(Recommender(Bundle.open(building)))
     return sealed
+
+
+def _search_tree(network: Network, trie: Trie, items: torch.Tensor) -> SearchTree:
+    """What a search reads, of the item vectors [N, D]."""
+    with torch.no_grad():
+        tensors = network.tree(items)
+    tree = SearchTree(trie, tensors.vectors.numpy(), tensors.biases.numpy())
+    if isinstance(network, DiffusionNetwork):
+        return tree
+    hidden = NodeHidden.build(trie, tree.vectors, node_weights(network))
+    return replace(tree, hidden=hidden)
 
 
 def _refuse_strangers(output: Path) -> None:

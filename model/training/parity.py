@@ -17,6 +17,7 @@ from model.decoder import Graphs, GraphStepDecoder, SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
 from model.diffusion_search import MASKED
 from model.errors import ExportError
+from model.node_hidden import NodeHidden
 from model.training.diffusion_network import DiffusionNetwork, code_logits
 from model.training.network import Network, TreeTensors
 from model.training.search_graph import beam_search as tensor_beam_search
@@ -209,4 +210,6 @@ def unseen_catalogues(
         vectors = generator.normal(scale=0.3, size=(trie.node_count, width))
         biases = generator.normal(size=trie.node_count)
         tree = SearchTree(trie, vectors.astype(np.float32), biases.astype(np.float32))
-        yield tree, codes[order]
+        known = bundle.tree.hidden
+        hidden = known and NodeHidden.build(trie, tree.vectors, known.weights)
+        yield replace(tree, hidden=hidden), codes[order]

@@ -63,6 +63,7 @@ def _measure_size(items: int, graphs: Graphs, folder: Path, rounds: int) -> dict
         "trie_bytes_per_item": trie.child_start.itemsize * links / items,
         "counts_bytes_per_item": loaded.counts.nbytes / items,
         "vector_bytes_per_item": loaded.tree.vectors.nbytes / items,
+        "hidden_bytes_per_item": _hidden_bytes(loaded) / items,
         "resident_mib": resident / 2**20,
         "timings": {name: asdict(timing) for name, timing in timings.items()},
     }
@@ -100,6 +101,12 @@ def children_read(graphs: Graphs, loaded: Loaded) -> int:
     return round(float(np.mean(read)))
 
 
+def _hidden_bytes(loaded: Loaded) -> int:
+    hidden = loaded.tree.hidden
+    assert hidden is not None
+    return hidden.table.nbytes + hidden.rows.nbytes
+
+
 def _anonymous_bytes() -> int:
     found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
@@ -112,8 +119,8 @@ def table(result: dict[str, Any]) -> str:
         f"Width {result['width']}, {result['beams']} beams; CPU ms, 10th to 90th percentile.",
         "",
         "| items | nodes | children read | generator | exhaustive | HNSW | trie build s | load s "
-        "| trie B/item | counts B/item | vectors B/item | resident MiB |",
-        "|---" * 12 + "|",
+        "| trie B/item | counts B/item | vectors B/item | hidden B/item | resident MiB |",
+        "|---" * 13 + "|",
     ]
     for row in result["rows"]:
         cells = [f"{row[name]:,}" for name in ("items", "nodes", "children_read")]
@@ -124,7 +131,7 @@ def table(result: dict[str, Any]) -> str:
             )
             cells.append(spread or "not built")
         cells += [f"{row['build_seconds']:.2f}", f"{row['load_seconds']:.2f}"]
-        for name in ("trie", "counts", "vector"):
+        for name in ("trie", "counts", "vector", "hidden"):
             cells.append(f"{row[f'{name}_bytes_per_item']:.1f}")
         lines.append(f"| {' | '.join([*cells, format(row['resident_mib'], '.0f')])} |")
     return "\n".join([*lines, ""])

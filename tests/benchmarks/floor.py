@@ -79,17 +79,21 @@ def encoder_flops(shape: NetworkShape, length: int) -> int:
 
 
 def search_flops(bundle: Bundle, h: FloatArray, counts: AnyArray, beams: int) -> int:
-    """Multiplications and additions of one search: queries of beams, products with children."""
+    """Multiplications and additions of one search: queries of beams, products with children.
+
+    Nodes with one child are not asked, and the first layer of a query is read from a table but
+    for the part of h, once per level.
+    """
     width, scored = bundle.manifest.width, _Scored(bundle)
     beam_search(scored, bundle.tree.trie, h, counts, beams)
-    per_query = 2 * (2 * width**2 + 2 * width**2)
+    per_query = 2 * 2 * width**2
     per_level = 2 * 2 * width**2
     levels = bundle.tree.trie.levels + 1
     return scored.parents * per_query + levels * per_level + 2 * width * scored.children
 
 
 class _Scored:
-    """Counts what a search scores."""
+    """Counts what a search asks and scores."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._steps = GraphStepDecoder(bundle.graphs, bundle.tree)
@@ -97,6 +101,7 @@ class _Scored:
         self.parents = self.children = 0
 
     def child_log_probs(self, h: FloatArray, nodes: IntArray, depth: int) -> FloatArray:
-        self.parents += len(nodes)
-        self.children += int((self._child_start[nodes + 1] - self._child_start[nodes]).sum())
+        children = self._child_start[nodes + 1] - self._child_start[nodes]
+        self.parents += int((children > 1).sum())
+        self.children += int(children[children > 1].sum())
         return self._steps.child_log_probs(h, nodes, depth)

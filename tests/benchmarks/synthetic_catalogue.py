@@ -20,7 +20,9 @@ from model.bundle import Bundle
 from model.catalog import build_catalog
 from model.decoder import Graphs, SearchTree
 from model.manifest import FORMAT_VERSION, LevelFacts, Manifest, ScoreFacts
+from model.node_hidden import NodeHidden
 from model.strings import StringTable
+from model.training.decoder_graph import node_weights
 from model.training.graphs import export_graphs
 from model.training.network import Network, NetworkShape
 from model.transitions import FOLLOWERS_MOST, Transitions
@@ -30,7 +32,7 @@ from model.types import AnyArray
 WIDTH = 64
 CODES = (256, 256, 256, 256)
 BLOCK_NODES = 500_000
-NAMES = ("trie", "node_vectors", "node_biases")
+NAMES = ("trie", "node_vectors", "node_biases", "node_hidden", "query_weights")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def draw_codes(items: int) -> AnyArray:
 
 
 def write_tree(codes: AnyArray, folder: Path, width: int = WIDTH) -> float:
-    """Write the tree's three arrays; return the CPU seconds of building the trie."""
+    """Write the tree's arrays; return the CPU seconds of building the trie."""
     began = time.process_time()
     trie, _ = Trie.build(codes)
     seconds = time.process_time() - began
@@ -70,6 +72,9 @@ def write_tree(codes: AnyArray, folder: Path, width: int = WIDTH) -> float:
         part = vectors[start : start + BLOCK_NODES]
         part[:] = block[: len(part)]
     vectors.flush()
+    hidden = NodeHidden.build(trie, vectors, node_weights(random_network(width)))
+    np.save(folder / "node_hidden.npy", hidden.table)
+    np.save(folder / "query_weights.npy", hidden.weights)
     return seconds
 
 
@@ -79,13 +84,14 @@ def load_tree(folder: Path) -> Loaded:
     for name in NAMES:
         with (folder / f"{name}.npy").open("rb") as file:
             hashlib.file_digest(file, "sha256")
-    child_start, vectors, biases = (
+    child_start, vectors, biases, table, weights = (
         np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in NAMES
     )
     trie = Trie.from_child_start(child_start)
+    hidden = NodeHidden.known(trie, table, weights)
     counts = legal_below(trie, np.ones(trie.item_count, dtype=bool))
     seconds = time.process_time() - began
-    return Loaded(SearchTree(trie, vectors, biases), counts, seconds)
+    return Loaded(SearchTree(trie, vectors, biases, hidden=hidden), counts, seconds)
 
 
 def draw_transitions(items: int) -> Transitions:
@@ -97,11 +103,11 @@ def draw_transitions(items: int) -> Transitions:
     return Transitions(np.arange(items + 1) * count, followers, weights)
 
 
-def random_graphs(folder: Path) -> Graphs:
-    """The graphs of an untrained network of the base preset's depth."""
+def random_network(width: int) -> Network:
+    """An untrained network of the base preset's depth; always the same one."""
     torch.manual_seed(0)
     shape = NetworkShape(
-        width=WIDTH,
+        width=width,
         blocks=2,
         heads=4,
         history_length=50,
@@ -114,8 +120,12 @@ def random_graphs(folder: Path) -> Graphs:
     codes = draw_codes(50)
     trie, order = Trie.build(codes)
     leaves = torch.from_numpy(codes[order].astype(np.int64))
-    network = Network(shape, trie, torch.randn(50, 8), leaves, torch.ones(50))
-    export_graphs(network, folder)
+    return Network(shape, trie, torch.randn(50, 8), leaves, torch.ones(50))
+
+
+def random_graphs(folder: Path) -> Graphs:
+    """The graphs of the network of width `WIDTH`."""
+    export_graphs(random_network(WIDTH), folder)
     return Graphs(folder, threads=1)
 
 

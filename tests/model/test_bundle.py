@@ -41,8 +41,10 @@ PARTS = [
     "item_index_hashes.npy",
     "item_index_numbers.npy",
     "node_biases.npy",
+    "node_hidden.npy",
     "node_vectors.npy",
     "popularity.npy",
+    "query_weights.npy",
     "step.onnx",
     "titles_blob.npy",
     "titles_offsets.npy",
@@ -183,12 +185,12 @@ def test_a_manifest_laid_out_anew_is_the_same(copy: Path) -> None:
     assert Bundle.open(copy).bundle_id
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 5, "4", None, [4]])
+@pytest.mark.parametrize("version", [0, 1, 4, 6, "5", None, [5]])
 def test_another_format_is_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(format_version=version))
 
     message = refusal(copy)
-    assert f"format_version {version!r}, this release reads 4" in message
+    assert f"format_version {version!r}, this release reads 5" in message
 
 
 GOOD_SCORE: dict[str, object] = {
@@ -303,6 +305,13 @@ def change_array(copy: Path, name: str, change: Callable[[AnyArray], AnyArray]) 
         ("node_vectors.npy", lambda array: array[:, :-1]),
         ("node_vectors.npy", lambda array: array.astype(np.float64)),
         ("node_biases.npy", lambda array: array[None]),
+        ("node_hidden.npy", lambda array: array[:-1]),
+        ("node_hidden.npy", lambda array: array[:, :-1]),
+        ("node_hidden.npy", lambda array: array.astype(np.float16)),
+        ("query_weights.npy", lambda array: array[:-1]),
+        ("query_weights.npy", lambda array: array.swapaxes(1, 2)),
+        ("query_weights.npy", lambda array: array.astype(np.float64)),
+        ("query_weights.npy", lambda array: array[0, 0, 0]),
         ("trie.npy", lambda array: array.astype(np.int64)),
         ("trie.npy", lambda array: array[:-1]),
         ("trie.npy", lambda array: array[:0]),
@@ -431,7 +440,10 @@ def test_exchanged_graphs_are_refused(copy: Path) -> None:
 
 def test_graphs_of_another_width_are_refused(copy: Path) -> None:
     manifest = read_manifest(copy)
+    asked, levels = len(np.load(copy / "node_hidden.npy")), len(manifest.levels)
     np.save(copy / "node_vectors.npy", np.zeros((manifest.nodes, 5), np.float32))
+    np.save(copy / "node_hidden.npy", np.zeros((asked, 10), np.float32))
+    np.save(copy / "query_weights.npy", np.zeros((levels + 1, 5, 10), np.float32))
     reseal(copy, width=5)
 
     message = refusal(copy)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from model.availability import legal_below
 from model.beam_search import BeamResult, beam_search
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder, SearchTree
+from model.node_hidden import NodeHidden
 from model.trie import Trie
 from model.types import BoolArray, FloatArray, IntArray
 
@@ -86,7 +88,10 @@ def random_tree(bundle: Bundle, codes: IntArray, seed: int) -> tuple[SearchTree,
     biases = generator.normal(size=trie.node_count)
     h = generator.normal(size=bundle.manifest.width)
     tree = SearchTree(trie, vectors.astype(np.float32), biases.astype(np.float32))
-    return tree, h.astype(np.float32)
+    known = bundle.tree.hidden
+    assert known is not None
+    hidden = NodeHidden.build(trie, tree.vectors, known.weights)
+    return replace(tree, hidden=hidden), h.astype(np.float32)
 
 
 @pytest.mark.parametrize("width", [1, 50])
@@ -116,6 +121,14 @@ def test_nothing_legal_gives_nothing(bundle: Bundle) -> None:
     assert found.leaves.shape == (0,)
     assert found.log_probs.shape == (0, tree.trie.levels + 1)
     assert found.pruned == -np.inf
+
+
+def test_a_tree_without_what_is_known_of_its_queries_is_refused(bundle: Bundle) -> None:
+    tree = replace(bundle.tree, hidden=None)
+    h = bundle.graphs.encode(tree.item_vectors[:2])
+
+    with pytest.raises(ValueError, match="reads `hidden` of the tree"):
+        bundle.graphs.search(h, tree, np.ones(tree.trie.node_count, np.int32), 10)
 
 
 def test_probabilities_of_all_items_sum_to_one(bundle: Bundle) -> None:

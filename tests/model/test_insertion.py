@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
 
@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from model.beam_search import beam_search
 from model.decoder import SearchTree
 from model.insertion import Insertion, NewItems, insert
+from model.node_hidden import NodeHidden, asked_nodes
 from model.trie import Trie
 from model.types import FloatArray, IntArray
 from tests.model.table_decoder import semantic_ids
 
 WIDTH = 3
+WEIGHTS = np.random.default_rng(7).normal(size=(5, WIDTH, 2 * WIDTH)).astype(np.float32)
+"""Of the queries at every depth."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def build(
         is_item = depth == trie.levels + 1
         node_vectors.append(own.mean(axis=0) + (drawn[:WIDTH] if known and not is_item else 0))
         biases.append(np.log(len(own)) + (drawn[WIDTH] if known else 0))
-    tree = SearchTree(trie, np.array(node_vectors, np.float32), np.array(biases, np.float32))
+    of_nodes = np.array(node_vectors, np.float32)
+    hidden = NodeHidden.build(trie, of_nodes, WEIGHTS[: trie.levels + 1])
+    tree = SearchTree(trie, of_nodes, np.array(biases, np.float32), hidden=hidden)
     return Catalogue(tree, codes, item_ids)
 
 
@@ -114,6 +119,12 @@ def assert_same(found: Catalogue, expected: Catalogue) -> None:
     assert found.tree.vectors.dtype == found.tree.biases.dtype == np.float32
     assert np.allclose(found.tree.vectors, expected.tree.vectors, atol=1e-4)
     assert np.allclose(found.tree.biases, expected.tree.biases, atol=1e-4)
+    assert found.tree.hidden is not None
+    assert expected.tree.hidden is not None
+    assert found.tree.hidden.table.dtype == found.tree.vectors.dtype
+    assert np.array_equal(found.tree.hidden.rows, expected.tree.hidden.rows)
+    assert np.allclose(found.tree.hidden.table, expected.tree.hidden.table, atol=1e-3)
+    assert np.array_equal(found.tree.hidden.weights, expected.tree.hidden.weights)
 
 
 @given(catalogues(), st.integers(1, 4))
@@ -194,15 +205,54 @@ def test_items_taken_out_are_as_if_they_had_never_been_there(
     assert_same(Catalogue(done.tree, done.codes, names), expected)
 
 
+@given(catalogues())
+@settings(deadline=None)
+def test_what_is_known_of_nodes_without_new_items_is_not_computed_again(
+    catalogue: tuple[IntArray, list[str], FloatArray, int],
+) -> None:
+    codes, item_ids, vectors, count = catalogue
+    before = start(*catalogue)
+    trie, hidden = before.tree.trie, before.tree.hidden
+    assert hidden is not None
+    marked = replace(hidden, table=np.full_like(hidden.table, 1e6))
+    new = NewItems(item_ids[count:], codes[count:], vectors[count:])
+
+    done = insert(
+        replace(before.tree, hidden=marked), before.codes, before.item_ids, new, removed=[]
+    )
+
+    found, now = done.tree.hidden, done.inner.moved
+    assert found is not None
+    same = [
+        np.array_equal(done.tree.vectors[now[node]], before.tree.vectors[node])
+        for node in asked_nodes(trie).tolist()
+    ]
+    kept = now[asked_nodes(trie)[same]]
+    assert (found.table[found.rows[kept]] == 1e6).all()
+    assert int((found.table == 1e6).all(axis=1).sum()) == len(kept)
+
+
+def test_a_tree_whose_nodes_are_not_asked_stays_one() -> None:
+    before = start(np.array([[0, 1], [1, 0]]), ["a", "b"], np.eye(2, WIDTH, dtype=np.float32), 2)
+    new = NewItems(["c"], np.array([[0, 1]]), np.ones((1, WIDTH), np.float32))
+
+    done = insert(replace(before.tree, hidden=None), before.codes, before.item_ids, new)
+
+    assert done.tree.hidden is None
+
+
 def test_what_is_given_stays_as_it_is() -> None:
     before = start(np.array([[0, 1], [1, 0]]), ["a", "b"], np.eye(2, WIDTH, dtype=np.float32), 2)
     vectors, biases = before.tree.vectors.copy(), before.tree.biases.copy()
+    assert before.tree.hidden is not None
+    table = before.tree.hidden.table.copy()
 
     new = NewItems(["c"], np.array([[0, 1]]), np.ones((1, WIDTH), np.float32))
     insert(before.tree, before.codes, before.item_ids, new)
 
     assert np.array_equal(before.tree.vectors, vectors)
     assert np.array_equal(before.tree.biases, biases)
+    assert np.array_equal(before.tree.hidden.table, table)
 
 
 @pytest.mark.parametrize(

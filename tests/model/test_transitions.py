@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.decoder import SearchTree
+from model.node_hidden import NodeHidden
 from model.transitions import FOLLOWERS_MOST, READ_MOST, EvidenceBiases, Transitions
 from model.trie import Trie
 from model.types import FloatArray
@@ -97,7 +98,9 @@ def tree_of_items() -> SearchTree:
     generator = np.random.default_rng(0)
     trie, _ = Trie.build(generator.integers(3, size=(ITEMS, 2)))
     biases = generator.normal(size=trie.node_count).astype(np.float32)
-    return SearchTree(trie, np.zeros((trie.node_count, 2), np.float32), biases)
+    vectors = np.zeros((trie.node_count, 2), np.float32)
+    hidden = NodeHidden.build(trie, vectors, np.zeros((3, 2, 4), np.float32))
+    return SearchTree(trie, vectors, biases, hidden=hidden)
 
 
 @FEW
@@ -133,6 +136,7 @@ def test_biases_have_the_evidence_below_each_node_and_of_one_history_only(
     assert followed.tree.biases.tolist() == before.tolist()
     assert not followed.tree.evidence.any()
     assert tree.biases.tolist() == before.tolist()
+    assert followed.tree.hidden is tree.hidden
 
 
 @pytest.mark.parametrize(

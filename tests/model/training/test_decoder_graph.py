@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from model.availability import legal_below
 from model.beam_search import BeamResult, beam_search
 from model.decoder import BLOCK
-from model.training.decoder_graph import write_decoder_graph
+from model.node_hidden import NodeHidden
+from model.training.decoder_graph import node_weights, write_decoder_graph
 from model.training.network import Network, TreeTensors
 from model.trie import Trie
 from model.types import AnyArray, FloatArray
@@ -24,17 +25,21 @@ class ServedSearch:
     """The graph of one network, for any tree of its depth."""
 
     def __init__(self, network: Network, path: Path) -> None:
+        self._weights = node_weights(network)
         write_decoder_graph(network, path)
         self._session = onnxruntime.InferenceSession(str(path))
 
     def __call__(
         self, h: FloatArray, trie: Trie, tree: TreeTensors, counts: AnyArray, width: int
     ) -> BeamResult:
+        hidden = NodeHidden.build(trie, tree.vectors.numpy(), self._weights)
         feeds = {
             "h": h,
             "child_start": trie.child_start,
             "vectors": tree.vectors.numpy(),
             "biases": tree.biases.numpy(),
+            "hidden": hidden.table,
+            "hidden_rows": hidden.rows,
             "alive": counts,
             "beams": np.arange(width),
         }

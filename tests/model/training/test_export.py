@@ -19,6 +19,7 @@ from model.errors import ConfigError, ExportError, ModelError, StageError
 from model.golden_cases import verify_golden
 from model.query import Query
 from model.recommender import Recommender
+from model.training.decoder_graph import node_weights
 from model.training.export import ExportConfig, Stages, export, read_trained
 from model.training.graphs import export_graph
 from model.training.pipeline import Workspace
@@ -44,6 +45,8 @@ def test_the_bundle_holds_what_was_trained(shop_bundle: Path, stages: Stages) ->
         tree = network.tree(network.item_vectors())
     np.testing.assert_array_equal(bundle.tree.vectors, tree.vectors)
     np.testing.assert_array_equal(bundle.tree.biases, tree.biases)
+    assert bundle.tree.hidden is not None
+    np.testing.assert_array_equal(bundle.tree.hidden.weights, node_weights(network))
     np.testing.assert_array_equal(bundle.popularity, data.popularity)
     items = pl.read_parquet(stages.prepared / "items.parquet")
     for leaf, row in enumerate(data.catalogue.order.tolist()):
