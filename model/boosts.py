@@ -13,6 +13,7 @@ import numpy as np
 
 from model.attributes import Attributes, Condition
 from model.catalog import Catalog
+from model.errors import BoostError, FilterError, UnknownCategoryError
 from model.types import BoolArray, CategoryPath, FloatArray, IntArray, ItemId
 
 KEPT_MOST: Final = 8
@@ -109,16 +110,19 @@ class BoostSums:
         """The sum of the shifts of every item; None where nothing is shifted.
 
         Raises:
-            UnknownCategoryError: no item has such a path.
-            FilterError: an attribute that the bundle does not have, or a condition of another type.
+            BoostError: no item has such a path, or the bundle such an attribute, or a condition is
+                of another type.
         """
         if not boosts:
             return None
         key = tuple(boosts)
         if key not in self._kept:
             sums = np.zeros(len(self._catalog), np.float32)
-            for boost in key:
-                sums[self._boosted(boost)] += np.float32(boost.shift)
+            for place, boost in enumerate(key):
+                try:
+                    sums[self._boosted(boost)] += np.float32(boost.shift)
+                except (UnknownCategoryError, FilterError) as error:
+                    raise BoostError(place, error) from None
             self._kept[key] = Boosted.by(sums)
             if len(self._kept) > KEPT_MOST:
                 self._kept.popitem(last=False)

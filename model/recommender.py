@@ -85,6 +85,7 @@ class Recommender:
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
             FilterError: a filter's attribute is not there, or of another type.
+            BoostError: a boost's category or attribute is not there, or of another type.
             UnknownPlaceError: the path leads nowhere.
             NoLevelsError: explanations or choices of a decoder that has no levels in order.
         """
@@ -126,6 +127,7 @@ class Recommender:
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
             FilterError: a filter's attribute is not there, or of another type.
+            BoostError: a boost's category or attribute is not there, or of another type.
             UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.attributes import AnyOf, Range
 from model.boosts import POOLS_MOST, Boost, Boosted, BoostSums, bands
-from model.errors import FilterError, UnknownCategoryError
+from model.errors import BoostError
 from model.query import Query
 from model.recommender import Recommender
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
@@ -53,10 +53,11 @@ def test_shifts_add_up_and_none_is_no_boost() -> None:
 def test_boosts_of_what_there_is_not_are_refused() -> None:
     sums = BoostSums(BUNDLE.catalog, BUNDLE.attributes)
 
-    with pytest.raises(UnknownCategoryError):
+    with pytest.raises(BoostError, match="Attic") as attic:
         sums.of([Boost(1, categories=(("Attic",),))])
-    with pytest.raises(FilterError):
-        sums.of([Boost(1, filters=(("colour", AnyOf(("red",))),))])
+    with pytest.raises(BoostError, match="'colour' is no attribute") as colour:
+        sums.of([Boost(1, items=("a",)), Boost(1, filters=(("colour", AnyOf(("red",))),))])
+    assert (attic.value.place, colour.value.place) == (0, 1)
 
 
 @SOME
