@@ -46,7 +46,7 @@ def is_certified(found: BeamResult, scores: FloatArray, k: int, *, headroom: flo
     """
     if found.pruned is None:
         return None
-    if found.pruned == -np.inf:
+    if k == 0 or found.pruned == -np.inf:
         return True
     if len(scores) < k:
         return False

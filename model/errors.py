@@ -79,6 +79,14 @@ class FilterError(ModelError):
         self.attribute = attribute
 
 
+class BoostError(ModelError):
+    """The boost at `place` names what the bundle does not have, or does not suit its type."""
+
+    def __init__(self, place: int, error: UnknownCategoryError | FilterError) -> None:
+        super().__init__(str(error))
+        self.place = place
+
+
 class UnknownPlaceError(ModelError):
     """A path of the browsed tree leads nowhere; `depth` is the place of its first unknown name."""
 

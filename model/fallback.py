@@ -16,7 +16,7 @@ from model.availability import Availability
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder, SearchTree
 from model.explore import node_log_probs
-from model.types import AnyArray, FloatArray, IntArray
+from model.types import AnyArray, BoolArray, FloatArray, IntArray
 
 LIKELY_MASS: Final = 0.8
 """Likely are the fewest coarse categories that together have this probability."""
@@ -126,15 +126,20 @@ class _Left:
         self, order: IntArray, log_probs: Callable[[IntArray], AnyArray]
     ) -> tuple[IntArray, AnyArray]:
         """The best leaves of `order`, by whose places log-probabilities fall, and their scores."""
-        if self.boosted is None:
+        if self.boosted is None or not self.wanted:
             leaves = self._first(order)
             return leaves, log_probs(leaves)
-        # Each sign alone, so that no boosted item is missed and none that is held back fills up.
-        signs = np.sign(self.boosted[order])
-        leaves = np.concatenate([self._first(order[signs == sign]) for sign in (1, 0, -1)])
+        leaves = order[self._may_be_given(order)]  # all: any of them may be boosted most
         scores = log_probs(leaves) + self.boosted[leaves]
+        if len(leaves) > self.wanted:  # to sort few
+            good = scores >= np.partition(scores, -self.wanted)[-self.wanted]
+            leaves, scores = leaves[good], scores[good]
         best = np.argsort(-scores, kind="stable")[: self.wanted]
         return leaves[best], scores[best]
+
+    def _may_be_given(self, leaves: IntArray) -> BoolArray:
+        """Which of `leaves` are legal and not taken."""
+        return self.availability.legal(leaves) & ~np.isin(leaves, self.taken)
 
     def _first(self, order: IntArray) -> IntArray:
         """The first leaves of `order` that are legal and not taken, as many as are wanted."""
@@ -143,7 +148,7 @@ class _Left:
             if len(chosen) >= self.wanted:
                 break
             leaves = order[start : start + _CHUNK]
-            leaves = leaves[self.availability.legal(leaves) & ~np.isin(leaves, self.taken)]
+            leaves = leaves[self._may_be_given(leaves)]
             chosen += leaves[: self.wanted - len(chosen)].tolist()
         return np.array(chosen, dtype=np.int64)
 

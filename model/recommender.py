@@ -85,6 +85,7 @@ class Recommender:
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
             FilterError: a filter's attribute is not there, or of another type.
+            BoostError: a boost's category or attribute is not there, or of another type.
             UnknownPlaceError: the path leads nowhere.
             NoLevelsError: explanations or choices of a decoder that has no levels in order.
         """
@@ -126,6 +127,7 @@ class Recommender:
         Raises:
             UnknownCategoryError: a filter names a path that no item has.
             FilterError: a filter's attribute is not there, or of another type.
+            BoostError: a boost's category or attribute is not there, or of another type.
             UnknownPlaceError: the path leads nowhere.
         """
         clock = StageClock()
@@ -253,7 +255,8 @@ class Recommender:
         wanted = query.k - len(items)
         if wanted > 0:
             boosted = self._boosts.of(query.boosts)
-            for link in self._fallback.links(wanted, availability, taken, likely(), boosted):
+            sums = None if boosted is None else boosted.sums
+            for link in self._fallback.links(wanted, availability, taken, likely(), sums):
                 lowest = min((item.score for item in items), default=math.inf)
                 scores = link.log_probs + min(0.0, lowest - float(link.log_probs[0]))
                 for leaf, score in zip(link.leaves.tolist(), scores.tolist(), strict=True):
@@ -267,7 +270,7 @@ class Recommender:
             return [*items]
         leaves = self.bundle.catalog.leaves([item.item_id for item in items])
         return [
-            replace(item, source="boosted") if boosted[leaf] > 0 else item
+            replace(item, source="boosted") if boosted.sums[leaf] > 0 else item
             for item, leaf in zip(items, leaves, strict=True)
         ]
 

@@ -11,6 +11,8 @@ from model.types import AnyArray, FloatArray, IntArray
 
 SMOOTHING: Final = 0.01
 """How much of the user's own shares is mixed into the list's, so that no share is 0."""
+COLDEST: Final = 1e-6
+"""Temperature of the coldest draw, which is the order by probability: below it numbers overflow."""
 
 
 def calibrated_order(
@@ -87,14 +89,15 @@ def drawn_order(
     Args:
         log_probs: of the items found [R].
         k: how many to draw at most.
-        temperature: above 0; towards 0 the draw becomes the order by probability.
+        temperature: above 0; towards 0 the draw becomes the order by probability. Below
+            `COLDEST` it is taken for that.
         chance: the random generator.
 
     Returns:
         Places in the order drawn, and the probability of each draw given those before it, both
         [min(k, R)].
     """
-    weights = log_probs.astype(np.float64) / temperature
+    weights = log_probs.astype(np.float64) / max(temperature, COLDEST)
     order = np.argsort(-(weights + chance.gumbel(size=len(weights))))
     drawn = weights[order]
     # Of what is left at each draw: sums from the end.

@@ -10,7 +10,7 @@ import numpy as np
 
 from model.availability import legal_below
 from model.beam_search import BeamResult
-from model.boosts import BoostSums
+from model.boosts import Boosted, BoostSums
 from model.bundle import Bundle
 from model.certificate import Headroom, is_certified
 from model.likeness import Likeness
@@ -62,8 +62,7 @@ class _Asked:
     counts: AnyArray
     """[M]"""
     headroom: Headroom
-    boosted: FloatArray | None
-    """Sum of the boosts of every item [N]."""
+    boosted: Boosted | None
     likeness: Likeness | None
     coarse: IntArray
     """First code of every item [N]."""
@@ -74,23 +73,25 @@ class _Asked:
         """What boosts and likeness add to the scores of `leaves` [R]."""
         terms = np.zeros(len(leaves), np.float32)
         if self.boosted is not None:
-            terms += self.boosted[leaves]
+            terms += self.boosted.sums[leaves]
         if self.likeness is not None:
             terms += self.likeness.terms(leaves)
         return terms
 
-    def pools(self, found: IntArray) -> Iterator[BoolArray]:
-        """Items [N] that are searched for besides the leaves found, as they may come first."""
+    def pools(self, found: IntArray, legal: BoolArray) -> Iterator[BoolArray]:
+        """Items [N] that are searched for besides the leaves found, as they may come first.
+
+        Args:
+            found: what the search for the query alone has found [R].
+            legal: which items may be found [N].
+        """
         lacking = lacking_groups(self.coarse[found], self.had, self.query.k)
         if len(lacking):
             yield np.isin(self.coarse, lacking)
         if self.likeness is not None:
             yield self.likeness.around(self.counts, self.query.k * CANDIDATES)
         if self.boosted is not None:
-            if (self.boosted > 0).any():
-                yield self.boosted > 0
-            if (self.boosted < 0).any():
-                yield self.boosted >= 0
+            yield from self.boosted.pools(legal, self.query.k * CANDIDATES)
 
 
 class ServedSearch:
@@ -168,7 +169,7 @@ class ServedSearch:
         if width == 0:
             return beams
         legal = asked.counts[self._trie.item_start :] > 0
-        for pool in asked.pools(beams.leaves):
+        for pool in asked.pools(beams.leaves, legal):
             if not self._timed.has_time(width, asked.query.deadline):
                 break
             counts = legal_below(self._trie, legal & pool)

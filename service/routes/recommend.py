@@ -8,7 +8,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.errors import FilterError, NoLevelsError, UnknownCategoryError, UnknownPlaceError
+from model.errors import (
+    BoostError,
+    FilterError,
+    NoLevelsError,
+    UnknownCategoryError,
+    UnknownPlaceError,
+)
 from model.explain import Explanation
 from model.query import Query, Recommendation, RecommendedItem
 from service.errors import InvalidFieldError, StateUnavailableError
@@ -161,8 +167,8 @@ async def compute(served: Served, query: Query, deadline: float) -> Recommendati
     """Return what the engine of the variant answers in the time that is left.
 
     Raises:
-        InvalidFieldError: a category, filter or path that the catalogue does not have, or an
-            explanation that the bundle's decoder cannot give.
+        InvalidFieldError: a category, filter, boost or path that the catalogue does not have, or
+            an explanation that the bundle's decoder cannot give.
         QueueFullError: too many requests wait.
         DeadlineExceededError: the answer was not ready in time.
     """
@@ -173,6 +179,8 @@ async def compute(served: Served, query: Query, deadline: float) -> Recommendati
         raise _unknown_category(query.categories, error) from None
     except FilterError as error:
         raise InvalidFieldError(str(error), pointer=filter_pointer(error.attribute)) from None
+    except BoostError as error:
+        raise InvalidFieldError(str(error), pointer=f"#/boosts/{error.place}") from None
     except UnknownPlaceError as error:
         raise InvalidFieldError(str(error), pointer=f"#/path/{error.depth}") from None
     except NoLevelsError as error:
@@ -246,10 +254,7 @@ def _reordered(query: Query, body: RecommendRequest) -> Query:
 def _unknown_category(
     categories: Sequence[Sequence[str]], error: UnknownCategoryError
 ) -> InvalidFieldError:
-    paths = [tuple(path) for path in categories]
-    if error.path not in paths:
-        return InvalidFieldError(str(error), pointer="#/boosts")
-    place = paths.index(error.path)
+    place = [tuple(path) for path in categories].index(error.path)
     return InvalidFieldError(
         "the category path is not in the catalogue; "
         "give a list of names from coarse to fine, as in an item's path",

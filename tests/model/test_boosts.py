@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.attributes import AnyOf, Range
-from model.boosts import Boost, BoostSums
-from model.errors import FilterError, UnknownCategoryError
+from model.boosts import POOLS_MOST, Boost, Boosted, BoostSums, bands
+from model.errors import BoostError
 from model.query import Query
 from model.recommender import Recommender
 from tests.model.training.evaluation.toy_bundle import ITEMS, toy_bundle
@@ -23,7 +23,7 @@ BUNDLE = toy_bundle(beam_width=2)
 
 def shifted(boost: Boost) -> str:
     sums = BoostSums(BUNDLE.catalog, BUNDLE.attributes).of([boost])
-    return "" if sums is None else "".join(np.array(ITEMS)[sums == np.float32(boost.shift)])
+    return "" if sums is None else "".join(np.array(ITEMS)[sums.sums == np.float32(boost.shift)])
 
 
 def test_a_boost_is_of_the_items_that_fulfil_all_its_conditions() -> None:
@@ -44,7 +44,8 @@ def test_shifts_add_up_and_none_is_no_boost() -> None:
     both = sums.of([Boost(1, items=("a",)), Boost(2, items=("a", "b"))])
 
     assert both is not None
-    assert both[:3].tolist() == [3, 2, 0]
+    assert both.sums[:3].tolist() == [3, 2, 0]
+    assert both.different.tolist() == [3, 2, 0]
     assert sums.of([]) is None
     assert sums.of([Boost(1, items=("a",)), Boost(-1, items=("a",))]) is None
 
@@ -52,10 +53,11 @@ def test_shifts_add_up_and_none_is_no_boost() -> None:
 def test_boosts_of_what_there_is_not_are_refused() -> None:
     sums = BoostSums(BUNDLE.catalog, BUNDLE.attributes)
 
-    with pytest.raises(UnknownCategoryError):
+    with pytest.raises(BoostError, match="Attic") as attic:
         sums.of([Boost(1, categories=(("Attic",),))])
-    with pytest.raises(FilterError):
-        sums.of([Boost(1, filters=(("colour", AnyOf(("red",))),))])
+    with pytest.raises(BoostError, match="'colour' is no attribute") as colour:
+        sums.of([Boost(1, items=("a",)), Boost(1, filters=(("colour", AnyOf(("red",))),))])
+    assert (attic.value.place, colour.value.place) == (0, 1)
 
 
 @SOME
@@ -85,6 +87,75 @@ def test_the_best_items_by_the_shifted_score_are_answered(
         np.testing.assert_allclose(item.score, wanted[item.item_id], atol=1e-4)
         assert (item.source == "boosted") is (item.item_id in boosted and shift > 0)
     assert answer.certified is None
+
+
+@SOME
+@given(
+    history=st.text(alphabet="abcdefghijkl", max_size=3),
+    shifts=st.dictionaries(
+        st.sampled_from(ITEMS), st.sampled_from([-15.0, -5.0, -0.5, 0.5, 5.0, 15.0]), min_size=6
+    ),
+    k=st.integers(1, 2),
+)
+def test_a_strong_boost_is_not_missed_beside_many_weak_ones(
+    history: str, shifts: dict[str, float], k: int
+) -> None:
+    recommender = Recommender(BUNDLE)
+    everything = Query(history, k=12, beam=12, exclude_seen=False, exclude="l")
+    plain = {item.item_id: item.score for item in recommender.recommend(everything).items}
+    boosts = tuple(Boost(shift, items=(item,)) for item, shift in shifts.items())
+
+    answer = recommender.recommend(replace(everything, k=k, beam=None, boosts=boosts))
+
+    best = sorted((score + shifts.get(item, 0) for item, score in plain.items()), reverse=True)[:k]
+    np.testing.assert_allclose([item.score for item in answer.items], best, atol=1e-4)
+
+
+@SOME
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    gaps=st.lists(st.sampled_from([0.01, 0.1, 1.0, 10.0]), min_size=30, max_size=30),
+    found=st.integers(1, 20),
+)
+def test_bands_are_few_and_put_together_only_what_they_have_to(
+    sizes: list[int], gaps: list[float], found: int
+) -> None:
+    sums = -np.cumsum(gaps[: len(sizes)]).astype(np.float32)
+
+    cut = bands(sums, np.array(sizes), found)
+
+    assert [place for first, end in cut for place in range(first, end)] == [*range(len(sizes))]
+    assert 1 <= len(cut) <= POOLS_MOST
+    missed = [sums[i] - sums[j - 1] for i, j in cut if sum(sizes[i:j]) > found]
+    least = _least_spread(sums.tolist(), sizes, found)
+    assert max(missed, default=0.0) <= max(2 * least, 0.05 if least else 0.0) + 1e-5
+
+
+def _least_spread(sums: list[float], sizes: list[int], found: int) -> float:
+    """How far apart the sums of a band have to be, that one search does not find whole."""
+    # worst[j][b]: over all ways to cut the first j sums into b bands.
+    worst = [[0.0] + [np.inf] * POOLS_MOST]
+    for j in range(1, len(sums) + 1):
+        spreads = [0.0 if sum(sizes[i:j]) <= found else sums[i] - sums[j - 1] for i in range(j)]
+        row = [min(max(worst[i][b], spreads[i]) for i in range(j)) for b in range(POOLS_MOST)]
+        worst.append([np.inf, *row])
+    return min(worst[-1])
+
+
+def test_what_boosts_cost_is_bounded_and_nothing_illegal_is_searched_for() -> None:
+    sums = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
+    few = np.zeros(20_000, bool)
+    few[[3, 5]] = True
+
+    many = [*Boosted.by(sums).pools(np.ones(20_000, bool), found=40)]
+    higher, *others = [*Boosted.by(sums).pools(few, found=40)]
+
+    assert len(many) <= POOLS_MOST
+    assert np.sum(many, axis=0).max() == 1
+    assert not np.sum(many, axis=0)[sums.argmin()]
+    assert [pool[sums.argmax()] for pool in many] == [True] + [False] * (len(many) - 1)
+    assert not others
+    assert higher[[3, 5]].tolist() == [sums[3] > sums[5], sums[5] > sums[3]]
 
 
 @SOME

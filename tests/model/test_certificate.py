@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.availability import legal_below
-from model.beam_search import beam_search
+from model.beam_search import BeamResult, beam_search
 from model.certificate import Headroom, is_certified
 from model.types import BoolArray
 from tests.model.table_decoder import NOTHING, TableDecoder, filtered_decoders
@@ -27,6 +27,13 @@ def test_one_query_can_be_searched_again() -> None:
 
     assert [headroom.beyond(np.array(each)) for each in ([1], [0], [1])] == [-2, -1, -2]
     assert TERMS.tolist() == [-5, -1, -3, -2]
+
+
+def test_a_list_of_nothing_is_proven_whatever_was_left_behind() -> None:
+    found = BeamResult(np.array([2]), np.array([[-9.0]], np.float32), -0.5)
+
+    assert is_certified(found, np.array([-9.0], np.float32), 1, headroom=-1.0) is False
+    assert is_certified(found, np.array([-9.0], np.float32), 0, headroom=-1.0) is True
 
 
 @given(

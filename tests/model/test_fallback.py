@@ -174,3 +174,55 @@ def test_likely_are_the_fewest_categories_that_hold_most_of_the_probability(
     # The share of the category times the share in it: 10 of the 21 smoothed events of the room.
     if expected == "ab":
         np.testing.assert_allclose(first.log_probs[0], np.log(0.9 * 10 / 21))
+
+
+@SOME
+@given(
+    popularity=st.lists(st.integers(0, 3), min_size=12, max_size=12),
+    shifts=st.lists(st.sampled_from([-9.0, -0.1, 0.0, 0.1, 9.0]), min_size=12, max_size=12),
+    excluded=st.sets(st.integers(0, 11)),
+    likely=st.none() | st.permutations([0.6, 0.3, 0.1]),
+    wanted=st.integers(0, 12),
+)
+def test_boosts_order_every_link_and_no_boosted_item_is_missed(
+    popularity: list[int],
+    shifts: list[float],
+    excluded: set[int],
+    likely: list[float] | None,
+    wanted: int,
+) -> None:
+    bundle = replace(bundle_with(), popularity=np.array(popularity))
+    exclude = [ITEMS[leaf] for leaf in excluded]
+    with Recommender(bundle)._legal(Query(exclude=exclude), np.empty(0, np.int64)) as availability:
+        links = FallbackChain(bundle, bundle.tree).links(
+            wanted,
+            availability,
+            np.empty(0, np.int64),
+            None if likely is None else np.array(likely),
+            np.array(shifts, np.float32),
+        )
+
+    left = set(range(12)) - excluded
+    for link in links:
+        inside = _leaves_of(link.source, popularity, likely) & left
+        assert {*link.leaves.tolist()} <= inside
+        scores = {leaf: np.log(popularity[leaf] + 1) + shifts[leaf] for leaf in inside}
+        if link.source == "popular_in_category":
+            assert likely is not None
+            room = [sum(popularity[start : start + 4]) + 4 for start in (0, 4, 8)]
+            for leaf in inside:
+                scores[leaf] += np.log(likely[leaf // 4] / room[leaf // 4])
+        best = sorted(scores.values(), reverse=True)[:wanted]
+        np.testing.assert_allclose([scores[leaf] for leaf in link.leaves.tolist()], best, atol=1e-5)
+        left -= {*link.leaves.tolist()}
+        wanted -= len(link.leaves)
+    assert wanted == 0 or not left
+
+
+def _leaves_of(source: str, popularity: list[int], likely: list[float] | None) -> set[int]:
+    """The leaves that a link chooses from."""
+    popular = {leaf for leaf in range(12) if popularity[leaf]}
+    if source == "popular_in_category":
+        assert likely is not None
+        return {leaf for leaf in popular if likely[leaf // 4] > 0.1}
+    return popular if source == "popular" else set(range(12))

@@ -91,6 +91,16 @@ def test_a_low_temperature_orders_by_probability() -> None:
     np.testing.assert_allclose(propensities, 1)
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-12, 5e-324])
+def test_no_temperature_is_too_low_for_a_propensity(temperature: float) -> None:
+    log_probs = np.array([-3.0, -1.0, -400.0, -2.0], np.float32)
+
+    order, propensities = drawn_order(log_probs, 9, temperature, np.random.default_rng(0))
+
+    assert order.tolist() == [1, 3, 0, 2]
+    np.testing.assert_allclose(propensities, 1)
+
+
 def test_diversity_mixes_the_rooms_of_the_history() -> None:
     recommender = Recommender(toy_bundle(beam_width=12))
     history = "aei"  # one item of each room

@@ -123,9 +123,22 @@ async def test_an_unusable_file_is_refused_by_place_and_value(text: str, message
     assert str(refused.value).startswith("COFINE_SCENARIOS: scenarios.toml")
 
 
-async def test_a_scenario_that_does_not_suit_the_bundle_stops_the_start(tmp_path: Path) -> None:
-    path = write(tmp_path, "[home]\nfilters = { colour = 'red' }")
-    with pytest.raises(SettingsError, match=r"COFINE_SCENARIOS: home\.filters\.colour: .*price"):
+UNSUITABLE = {
+    "filters = { colour = 'red' }": r"home\.filters\.colour: .*price",
+    "boosts = [{ shift = 1, filters = { colour = 'red' } }]": r"home\.boosts\.0: .*'colour'.*price",
+    "boosts = [{ shift = 1, categories = [['Attic']] }]": r"home\.boosts\.0: .*Attic",
+    "filters = { price = 3 }\nboosts = [{ shift = 1, filters = { price = 'low' } }]": (
+        r"home\.boosts\.0: .*'price' is of type int and 'low' is not"
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), UNSUITABLE.items())
+async def test_a_scenario_that_does_not_suit_the_bundle_stops_the_start(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = write(tmp_path, f"[home]\n{text}")
+    with pytest.raises(SettingsError, match=f"COFINE_SCENARIOS: {message}"):
         async with running_shop(scenarios=path):
             pass  # pragma: no cover
 
