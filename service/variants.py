@@ -235,17 +235,25 @@ class Variants:
             # An emptied store knows less than this replica.
             current = stored or self.rollout.model_copy(update={"version": 0})
             rollout = change(current)
-            await self._open_all(rollout)
-            if not await self._store.write(rollout):
-                raise RolloutConflictError(
-                    "the rollout was changed at the same time; see GET /v1/bundles and try again"
-                )
+            try:
+                await self._open_all(rollout)
+                if not await self._store.write(rollout):
+                    raise RolloutConflictError(
+                        "the rollout was changed at the same time; "
+                        "see GET /v1/bundles and try again"
+                    )
+            except BaseException:
+                self._close_unused()
+                raise
             self._take(rollout)
 
     async def _follow(self) -> None:
         while True:
             await self._store.wait_for_change(POLL_SECONDS)
-            await self._look()
+            try:
+                await self._look()
+            except Exception:  # whatever it is, the next rollout has to be followed
+                _LOGGER.exception("rollout_not_followed", extra={"version": self.rollout.version})
 
     async def _look(self) -> None:
         """Do what the store says now; without the store, go on as before."""
@@ -262,6 +270,9 @@ class Variants:
                 await self._open_all(rollout)
             except ServiceError as error:
                 self._fail(rollout, error.detail)
+            except Exception:
+                _LOGGER.exception("rollout_not_followed", extra={"version": rollout.version})
+                self._fail(rollout, "a defect of the service; see its log")
             else:
                 self._take(rollout)
 
@@ -286,10 +297,14 @@ class Variants:
     def _take(self, rollout: Rollout) -> None:
         """Exchange all roles at once; nothing waits in here."""
         self.rollout, self.failure, self._failed = rollout, None, None
-        for reference in self._open.keys() - rollout.references:
-            self._spawn(self._retire(self._open.pop(reference)))
+        self._close_unused()
         self._describe()
         _LOGGER.info("rollout_followed", extra={"rollout": rollout.model_dump()})
+
+    def _close_unused(self) -> None:
+        """Take out of service what has no role, or was opened for one that it did not get."""
+        for reference in self._open.keys() - self.rollout.references:
+            self._spawn(self._retire(self._open.pop(reference)))
 
     def _fail(self, rollout: Rollout, reason: str) -> None:
         self.failure, self._failed = reason, rollout
