@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.errors import BundleError
@@ -173,18 +173,20 @@ class Variants:
     def shadow(self, query: Query, served: Recommendation) -> None:
         """Have the shadow, if there is one, compute the same in the background, and compare.
 
-        Answers that are drawn by chance would differ from themselves and are not compared.
+        Answers that are drawn by chance would differ from themselves, and those that had no time
+        for all levels from what the same bundle finds in its own; neither is compared.
         """
-        if self.rollout.shadow is None or query.exploration > 0:
+        if self.rollout.shadow is None or query.exploration > 0 or served.levels is not None:
             return
         if self._shadows >= SHADOWS_MAX:
             self._metrics.shadow["skipped"].inc()
             return
+        self._shadows += 1
         engine = self._open[self.rollout.shadow].engine
-        self._spawn(self._compare(engine, query, served))
+        deadline = time.perf_counter() + SHADOW_DEADLINE_SECONDS
+        self._spawn(self._compare(engine, replace(query, deadline=deadline), served))
 
     async def _compare(self, engine: Engine, query: Query, served: Recommendation) -> None:
-        self._shadows += 1
         try:
             found = await engine.recommend(query, deadline_seconds=SHADOW_DEADLINE_SECONDS)
         except Exception:  # noqa: BLE001 (a shadow may fail as it likes)

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from model.query import Query
 from service import variants
 from service.app import create_app
 from service.bundle_folder import BundleFolder
@@ -97,6 +100,55 @@ async def test_a_folder_that_is_away_for_a_while_is_told_and_followed_later(
 
         await eventually(is_followed, "the rollout is followed")
         assert (await client.get("/v1/bundles")).json()["failure"] is None
+
+
+async def compared(client: Client) -> dict[str, float]:
+    """Outcome -> answers of the shadow."""
+    text = await client.scrape()
+    return {
+        outcome: float(text.partition(f'cofine_shadow_total{{outcome="{outcome}"}} ')[2].split()[0])
+        for outcome in ("same", "different", "failed", "skipped")
+    }
+
+
+async def test_a_shadow_has_time_of_its_own_and_is_compared_with_whole_answers(
+    folder: Path,
+) -> None:
+    async with replica(folder) as client:
+        address = "/v1/bundles/two:activate"
+        response = await client.post(address, json={"role": "shadow"})
+        assert response.status_code == 200, response.text
+        history = [serving(client).bundle.catalog.item_id(leaf) for leaf in (3, 14, 15)]
+        query = Query(history=history, k=5)
+        served = await serving(client).engine.recommend(query, deadline_seconds=20)
+        late = replace(query, deadline=time.perf_counter())  # its answer is nearly there
+        partial = await serving(client).engine.recommend(late, deadline_seconds=20)
+        assert partial.levels is not None
+        serving(client).variants.shadow(late, partial)
+        serving(client).variants.shadow(late, served)
+
+        async def are_compared() -> bool:
+            return sum((await compared(client)).values()) >= 1
+
+        await eventually(are_compared, "the shadow has answered")
+        assert await compared(client) == {"same": 1, "different": 0, "failed": 0, "skipped": 0}
+
+
+async def test_answers_that_come_at_once_give_the_shadow_two_at_most(folder: Path) -> None:
+    async with replica(folder) as client:
+        await client.post("/v1/bundles/two:activate", json={"role": "shadow"})
+        query = Query(k=5)
+        served = await serving(client).engine.recommend(query, deadline_seconds=20)
+        for _ in range(5):
+            serving(client).variants.shadow(query, served)
+        assert (await compared(client))["skipped"] == 3
+
+        async def are_compared() -> bool:
+            return (await compared(client))["same"] == 2
+
+        await eventually(are_compared, "the shadow has answered twice")
+        serving(client).variants.shadow(query, served)
+        assert (await compared(client))["skipped"] == 3
 
 
 def table_variant(reference: BundleReference) -> Variant:
