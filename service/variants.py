@@ -163,12 +163,13 @@ class Variants:
         Raises:
             BundleNotFoundError: none is open.
         """
-        for reference, variant in self._open.items():
-            if reference.name == name:
-                return Served("shadow", variant.bundle, variant.engine)
-        raise BundleNotFoundError(
-            "no bundle of this name is open here; see GET /v1/bundles, and :load it first"
-        )
+        known = self.rollout.named(name)
+        if known is None:
+            raise BundleNotFoundError(
+                "no bundle of this name is open here; see GET /v1/bundles, and :load it first"
+            )
+        variant = self._open[known]
+        return Served("shadow", variant.bundle, variant.engine)
 
     def shadow(self, query: Query, served: Recommendation) -> None:
         """Have the shadow, if there is one, compute the same in the background, and compare.
@@ -221,8 +222,8 @@ class Variants:
         """Take the bundle's role away; what was active before serves again. Raises as `load`."""
 
         def rolled_back(rollout: Rollout) -> Rollout:
-            known = [each for each in rollout.references if each.name == name]
-            changed = rollout.rolled_back(known[0]) if known else None
+            known = rollout.named(name)
+            changed = None if known is None else rollout.rolled_back(known)
             if changed is None:
                 raise RolloutConflictError(
                     "the bundle has no role, or none was active before it; see GET /v1/bundles"
