@@ -18,6 +18,7 @@ from service.bundle_folder import BundleFolder
 from service.catalogue import Catalogue, LiveBundle
 from service.engine import Engine
 from service.item_edits import MemoryEdits
+from service.log_config import JsonFormatter
 from service.metrics import Metrics
 from service.rollout import BundleReference, MemoryRolloutStore, Rollout
 from service.serving import Serving
@@ -149,6 +150,18 @@ async def test_answers_that_come_at_once_give_the_shadow_two_at_most(folder: Pat
         await eventually(are_compared, "the shadow has answered twice")
         serving(client).variants.shadow(query, served)
         assert (await compared(client))["skipped"] == 3
+
+
+async def test_who_has_changed_the_rollout_is_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with replica(folder) as client:
+        with caplog.at_level("INFO"):
+            await client.post("/v1/bundles/two:load")
+    told = {record.message: json.loads(JsonFormatter().format(record)) for record in caplog.records}
+    line = told["rollout_changed"]
+    assert (line["change"], line["key"], line["version"]) == ("load", "key-admin", 1)
+    assert told["rollout_followed"]["rollout"]["loaded"]["name"] == "two"
 
 
 def table_variant(reference: BundleReference) -> Variant:
