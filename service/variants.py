@@ -118,7 +118,8 @@ class Variants:
         self._failed: Rollout | None = None
         self.rollout = Rollout(active=first.reference)
         self.failure: str | None = None
-        self._describe()
+        self._describe_active()
+        self._describe_roles()
 
     @property
     def active(self) -> Variant:
@@ -299,9 +300,12 @@ class Variants:
 
     def _take(self, rollout: Rollout) -> None:
         """Exchange all roles at once; nothing waits in here."""
+        is_other = rollout.active != self.rollout.active
         self.rollout, self.failure, self._failed = rollout, None, None
         self._close_unused()
-        self._describe()
+        if is_other:
+            self._describe_active()
+        self._describe_roles()
         _LOGGER.info("rollout_followed", extra={"rollout": rollout.model_dump()})
 
     def _close_unused(self) -> None:
@@ -323,13 +327,11 @@ class Variants:
         finally:
             await variant.engine.stop()
 
-    def _describe(self) -> None:
-        bundle = self.active.bundle
-        self._metrics.describe_bundle(
-            bundle.bundle_id,
-            bundle.catalogue_version,
-            loaded_at_seconds=time.time(),
-        )
+    def _describe_active(self) -> None:
+        bundle_id = self.rollout.active.bundle
+        self._metrics.describe_bundle(bundle_id, loaded_at_seconds=time.time())
+
+    def _describe_roles(self) -> None:
         self._metrics.describe_rollout(
             self.rollout.version,
             {

@@ -164,6 +164,20 @@ async def test_who_has_changed_the_rollout_is_logged(
     assert told["rollout_followed"]["rollout"]["loaded"]["name"] == "two"
 
 
+async def test_the_time_of_loading_is_that_of_the_active_bundle(folder: Path) -> None:
+    async with replica(folder) as client:
+
+        async def loaded_at() -> float:
+            text = await client.scrape()
+            return float(text.partition("\ncofine_bundle_load_timestamp_seconds ")[2].split()[0])
+
+        at_start = await loaded_at()
+        await client.post("/v1/bundles/two:load")
+        assert await loaded_at() == at_start
+        await client.post("/v1/bundles/two:activate", json={})
+        assert await loaded_at() > at_start
+
+
 def table_variant(reference: BundleReference) -> Variant:
     metrics = Metrics()
     engine = Engine(TableRecommender, workers=1, queue_max_requests=1, metrics=metrics)
