@@ -172,7 +172,9 @@ async def compute(served: Served, query: Query, deadline: float) -> Recommendati
     except UnknownCategoryError as error:
         raise _unknown_category(query.categories, error) from None
     except FilterError as error:
-        raise InvalidFieldError(str(error), pointer=filter_pointer(error.attribute)) from None
+        is_own = error.attribute in query.filters
+        pointer = filter_pointer(error.attribute) if is_own else "#/boosts"
+        raise InvalidFieldError(str(error), pointer=pointer) from None
     except UnknownPlaceError as error:
         raise InvalidFieldError(str(error), pointer=f"#/path/{error.depth}") from None
     except NoLevelsError as error:
