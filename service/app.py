@@ -128,7 +128,10 @@ def create_app(
         app.state.serving, app.state.keys = serving, keys
         await serving.start()
         try:
-            await serving.scenarios.start(partial(recommend.try_scenario, serving))
+            await serving.scenarios.start(
+                partial(recommend.try_scenario, serving),
+                lambda: (serving.bundle.bundle_id, serving.bundle.catalogue_version),
+            )
         except SettingsError:
             await serving.stop()
             raise

@@ -29,8 +29,15 @@ class BundleFolder:
             )
 
     def references(self) -> Iterator[BundleReference]:
-        """Yield the bundles that are there, by name; what has no manifest yet is none."""
-        for folder in sorted(self._path.iterdir()) if self._path is not None else ():
+        """Yield the bundles that are there, by name; what has no manifest yet is none.
+
+        None where the folder cannot be read: what is open is known without it.
+        """
+        try:
+            entries = sorted(self._path.iterdir()) if self._path is not None else []
+        except OSError:
+            return
+        for folder in entries:
             if folder.is_symlink() or folder.name.startswith(".") or not folder.is_dir():
                 continue
             if (folder / MANIFEST).is_file():
@@ -44,7 +51,7 @@ class BundleFolder:
 
         Raises:
             BundleNotFoundError: there is no such folder.
-            BundleRefusedError: its manifest cannot be used.
+            BundleRefusedError: its manifest, or the folder of the bundles, cannot be read.
         """
         folder = self.path_of(name)
         try:
@@ -57,10 +64,14 @@ class BundleFolder:
 
         Raises:
             BundleNotFoundError: there is none, or it leads out of the folder of the bundles.
+            BundleRefusedError: the folder of the bundles cannot be read.
         """
         if self._path is None:
             raise BundleNotFoundError("no bundles can be chosen: COFINE_BUNDLES is not set")
-        known = {entry.name: entry for entry in self._path.iterdir()}  # so never a path
+        try:
+            known = {entry.name: entry for entry in self._path.iterdir()}  # so never a path
+        except OSError as error:
+            raise BundleRefusedError(f"COFINE_BUNDLES cannot be read: {error.strerror}") from None
         entry = known.get(name)
         folder = None if entry is None else entry.resolve()
         if folder is None or folder.parent != self._path or not folder.is_dir():

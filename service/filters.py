@@ -19,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from model.attributes import AnyOf, Condition, Range, Scalar
 
@@ -34,8 +34,11 @@ def _scalar(value: Any) -> Scalar:
 
     Raises:
         PydanticCustomError: it is something else.
+        PydanticKnownError: a text with half a surrogate pair, which nothing could store.
     """
-    if isinstance(value, bool) or (isinstance(value, str) and 1 <= len(value) <= _TEXT_MAX):
+    if isinstance(value, str) and 1 <= len(value) <= _TEXT_MAX:
+        return _encodable(value)
+    if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and abs(value) <= _LARGEST and math.isfinite(value):
         return value
@@ -45,6 +48,14 @@ def _scalar(value: Any) -> Scalar:
         "or an object with min and max",
         {"longest": _TEXT_MAX},
     )
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticKnownError("string_unicode") from None
+    return text
 
 
 _SCALAR_SCHEMA = {

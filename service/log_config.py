@@ -30,6 +30,11 @@ LOGGED_FACTS = (
     "workers",
     "state",
     "refused",
+    "change",
+    "key",
+    "rollout",
+    "errors",
+    "masters",
 )
 _LINES_WAITING_MAX = 10_000
 

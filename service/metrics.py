@@ -296,7 +296,7 @@ class Metrics:
         self._bundle = Info("cofine_bundle", "The bundle in service.", registry=registry)
         self.bundle_load_timestamp = Gauge(
             "cofine_bundle_load_timestamp_seconds",
-            "When the bundle in service was loaded, in Unix time.",
+            "When the bundle in service was put there, in Unix time.",
             registry=registry,
         )
         self.catalog_items = Gauge(
@@ -383,11 +383,9 @@ class Metrics:
         """Publish which release serves."""
         self._build.info({"version": version})
 
-    def describe_bundle(
-        self, bundle_id: str, catalogue_version: int, *, loaded_at_seconds: float
-    ) -> None:
+    def describe_bundle(self, bundle_id: str, *, loaded_at_seconds: float) -> None:
         """Publish which bundle is in service; `loaded_at_seconds` is Unix time."""
-        self._bundle.info({"bundle": bundle_id, "version": str(catalogue_version)})
+        self._bundle.info({"bundle": bundle_id})
         self.bundle_load_timestamp.set(loaded_at_seconds)
 
     def describe_catalogue(self, version: int, edited_items: int) -> None:

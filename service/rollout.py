@@ -11,6 +11,8 @@ from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from service.errors import RolloutConflictError
+
 Role = Literal["active", "canary", "shadow"]
 
 BundleName = Annotated[
@@ -48,16 +50,29 @@ class Rollout(BaseModel):
     @property
     def references(self) -> frozenset[BundleReference]:
         """Every bundle that a replica has to have open."""
-        roles = (self.active, self.previous, self.canary, self.shadow, self.loaded)
-        return frozenset(each for each in roles if each is not None)
+        return frozenset(self._by_role())
+
+    def named(self, name: str) -> BundleReference | None:
+        """Return the bundle of this name, that with the greatest role; None where none has one."""
+        return next((each for each in self._by_role() if each.name == name), None)
+
+    def _by_role(self) -> list[BundleReference]:
+        roles = (self.active, self.canary, self.shadow, self.loaded, self.previous)
+        return [each for each in roles if each is not None]
 
     def with_loaded(self, wanted: BundleReference) -> Self:
         """Return the rollout that also has `wanted` ready; loading it again changes nothing."""
-        has_role = wanted in self.references - {self.loaded}
-        return self._next(loaded=None if has_role else wanted)
+        has_role = wanted in self.references
+        return self._next(loaded=self.loaded if has_role else wanted)
 
     def with_role(self, wanted: BundleReference, role: Role, percent: float) -> Self:
-        """Return the rollout in which `wanted` has the role, and no other one beside."""
+        """Return the rollout in which `wanted` has the role, and no other one beside.
+
+        Raises:
+            RolloutConflictError: it is active, which a smaller role would not change.
+        """
+        if role != "active" and wanted == self.active:
+            raise RolloutConflictError("the bundle is active: activate another one first")
         free = self._without_minor_roles(wanted)
         if role == "canary":
             return free._next(canary=wanted, canary_percent=percent)

@@ -169,11 +169,12 @@ def blamed(error: InvalidFieldError, body: RecommendRequest) -> InvalidFieldErro
 
 
 def probe(scenario: Scenario) -> Query:
-    """Return a query that uses everything of a scenario that names parts of the catalogue."""
+    """Return a query that uses everything of a scenario that a bundle may be unable to do."""
     return Query(
         k=1,
         categories=scenario.categories,
         filters=conditions(scenario.filters),
         path=tuple(scenario.path),
         boosts=scenario.boosted,
+        explain=scenario.explain,
     )

@@ -1,6 +1,6 @@
 """The scenarios in force: read at start, read again when their file changes, no restart."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
 
 from service.errors import InvalidFieldError, SettingsError
@@ -30,11 +30,14 @@ class ScenariosFile:
         """Each by its name."""
         return {} if self._file is None else self._file.content
 
-    async def start(self, try_out: Callable[[Scenario], Awaitable[None]]) -> None:
+    async def start(
+        self, try_out: Callable[[Scenario], Awaitable[None]], tried_on: Callable[[], Hashable]
+    ) -> None:
         """Try every scenario, and begin to look for changes.
 
         Args:
             try_out: raises `InvalidFieldError` for one that does not suit the bundle in service.
+            tried_on: names the bundle in service, as its catalogue is now.
 
         Raises:
             SettingsError: one does not.
@@ -51,7 +54,7 @@ class ScenariosFile:
                     raise SettingsError(f"COFINE_SCENARIOS: {place}: {error.detail}") from None
 
         await take(self.content)
-        self._file.start(take)
+        self._file.start(take, tried_on)
 
     async def stop(self) -> None:
         """End the looking."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.errors import BundleError
@@ -118,7 +118,8 @@ class Variants:
         self._failed: Rollout | None = None
         self.rollout = Rollout(active=first.reference)
         self.failure: str | None = None
-        self._describe()
+        self._describe_active()
+        self._describe_roles()
 
     @property
     def active(self) -> Variant:
@@ -163,28 +164,31 @@ class Variants:
         Raises:
             BundleNotFoundError: none is open.
         """
-        for reference, variant in self._open.items():
-            if reference.name == name:
-                return Served("shadow", variant.bundle, variant.engine)
-        raise BundleNotFoundError(
-            "no bundle of this name is open here; see GET /v1/bundles, and :load it first"
-        )
+        known = self.rollout.named(name)
+        if known is None:
+            raise BundleNotFoundError(
+                "no bundle of this name is open here; see GET /v1/bundles, and :load it first"
+            )
+        variant = self._open[known]
+        return Served("shadow", variant.bundle, variant.engine)
 
     def shadow(self, query: Query, served: Recommendation) -> None:
         """Have the shadow, if there is one, compute the same in the background, and compare.
 
-        Answers that are drawn by chance would differ from themselves and are not compared.
+        Answers that are drawn by chance would differ from themselves, and those that had no time
+        for all levels from what the same bundle finds in its own; neither is compared.
         """
-        if self.rollout.shadow is None or query.exploration > 0:
+        if self.rollout.shadow is None or query.exploration > 0 or served.levels is not None:
             return
         if self._shadows >= SHADOWS_MAX:
             self._metrics.shadow["skipped"].inc()
             return
+        self._shadows += 1
         engine = self._open[self.rollout.shadow].engine
-        self._spawn(self._compare(engine, query, served))
+        deadline = time.perf_counter() + SHADOW_DEADLINE_SECONDS
+        self._spawn(self._compare(engine, replace(query, deadline=deadline), served))
 
     async def _compare(self, engine: Engine, query: Query, served: Recommendation) -> None:
-        self._shadows += 1
         try:
             found = await engine.recommend(query, deadline_seconds=SHADOW_DEADLINE_SECONDS)
         except Exception:  # noqa: BLE001 (a shadow may fail as it likes)
@@ -219,8 +223,8 @@ class Variants:
         """Take the bundle's role away; what was active before serves again. Raises as `load`."""
 
         def rolled_back(rollout: Rollout) -> Rollout:
-            known = [each for each in rollout.references if each.name == name]
-            changed = rollout.rolled_back(known[0]) if known else None
+            known = rollout.named(name)
+            changed = None if known is None else rollout.rolled_back(known)
             if changed is None:
                 raise RolloutConflictError(
                     "the bundle has no role, or none was active before it; see GET /v1/bundles"
@@ -235,17 +239,25 @@ class Variants:
             # An emptied store knows less than this replica.
             current = stored or self.rollout.model_copy(update={"version": 0})
             rollout = change(current)
-            await self._open_all(rollout)
-            if not await self._store.write(rollout):
-                raise RolloutConflictError(
-                    "the rollout was changed at the same time; see GET /v1/bundles and try again"
-                )
+            try:
+                await self._open_all(rollout)
+                if not await self._store.write(rollout):
+                    raise RolloutConflictError(
+                        "the rollout was changed at the same time; "
+                        "see GET /v1/bundles and try again"
+                    )
+            except BaseException:
+                self._close_unused()
+                raise
             self._take(rollout)
 
     async def _follow(self) -> None:
         while True:
             await self._store.wait_for_change(POLL_SECONDS)
-            await self._look()
+            try:
+                await self._look()
+            except Exception:  # whatever it is, the next rollout has to be followed
+                _LOGGER.exception("rollout_not_followed", extra={"version": self.rollout.version})
 
     async def _look(self) -> None:
         """Do what the store says now; without the store, go on as before."""
@@ -262,6 +274,9 @@ class Variants:
                 await self._open_all(rollout)
             except ServiceError as error:
                 self._fail(rollout, error.detail)
+            except Exception:
+                _LOGGER.exception("rollout_not_followed", extra={"version": rollout.version})
+                self._fail(rollout, "a defect of the service; see its log")
             else:
                 self._take(rollout)
 
@@ -285,11 +300,18 @@ class Variants:
 
     def _take(self, rollout: Rollout) -> None:
         """Exchange all roles at once; nothing waits in here."""
+        is_other = rollout.active != self.rollout.active
         self.rollout, self.failure, self._failed = rollout, None, None
-        for reference in self._open.keys() - rollout.references:
-            self._spawn(self._retire(self._open.pop(reference)))
-        self._describe()
+        self._close_unused()
+        if is_other:
+            self._describe_active()
+        self._describe_roles()
         _LOGGER.info("rollout_followed", extra={"rollout": rollout.model_dump()})
+
+    def _close_unused(self) -> None:
+        """Take out of service what has no role, or was opened for one that it did not get."""
+        for reference in self._open.keys() - self.rollout.references:
+            self._spawn(self._retire(self._open.pop(reference)))
 
     def _fail(self, rollout: Rollout, reason: str) -> None:
         self.failure, self._failed = reason, rollout
@@ -305,13 +327,11 @@ class Variants:
         finally:
             await variant.engine.stop()
 
-    def _describe(self) -> None:
-        bundle = self.active.bundle
-        self._metrics.describe_bundle(
-            bundle.bundle_id,
-            bundle.catalogue_version,
-            loaded_at_seconds=time.time(),
-        )
+    def _describe_active(self) -> None:
+        bundle_id = self.rollout.active.bundle
+        self._metrics.describe_bundle(bundle_id, loaded_at_seconds=time.time())
+
+    def _describe_roles(self) -> None:
         self._metrics.describe_rollout(
             self.rollout.version,
             {

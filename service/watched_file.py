@@ -6,12 +6,12 @@ says what is wrong, so that a slip of the pen changes nothing.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.errors import SettingsError
+from service.errors import ServiceError, SettingsError
 from service.metrics import Reloads
 
 POLL_SECONDS = 1.0
@@ -56,16 +56,23 @@ class WatchedFile(Generic[Content]):
         self._kind = kind
         self._bytes = self._read()
         self._complaint = ""
+        self._refused: tuple[bytes, Hashable] | None = None
         self._polling: asyncio.Task[None] | None = None
         self.content = self._parse(self._bytes)
 
-    def start(self, take: Callable[[Content], Awaitable[None]]) -> None:
+    def start(
+        self,
+        take: Callable[[Content], Awaitable[None]],
+        tried_on: Callable[[], Hashable] = lambda: None,
+    ) -> None:
         """Begin to look for changes.
 
         Args:
-            take: told of changed content before it is in force; raises `SettingsError` to refuse.
+            take: told of changed content before it is in force; raises `SettingsError` to refuse,
+                anything else to be told again at the next look.
+            tried_on: what `take` judges by; what was refused is not tried again until it differs.
         """
-        self._polling = asyncio.create_task(self._poll(take))
+        self._polling = asyncio.create_task(self._poll(take, tried_on))
 
     async def stop(self) -> None:
         """End the looking."""
@@ -73,31 +80,49 @@ class WatchedFile(Generic[Content]):
             self._polling.cancel()
             await asyncio.wait({self._polling})
 
-    async def _poll(self, take: Callable[[Content], Awaitable[None]]) -> None:
+    async def _poll(
+        self, take: Callable[[Content], Awaitable[None]], tried_on: Callable[[], Hashable]
+    ) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                await self._read_again(take)
+                await self._read_again(take, tried_on())
             except SettingsError as error:
                 self._complain(str(error))
+            except ServiceError as error:
+                self._complain(f"{self._kind.setting}: {self._path}: {error.detail}")
+            except Exception as error:  # noqa: BLE001 (the next change has to be read, too)
+                self._complain(
+                    f"{self._kind.setting}: {self._path}: a defect of the service", error
+                )
 
-    async def _read_again(self, take: Callable[[Content], Awaitable[None]]) -> None:
+    async def _read_again(
+        self, take: Callable[[Content], Awaitable[None]], tried_on: Hashable
+    ) -> None:
         found = await asyncio.to_thread(self._read)
         if found == self._bytes:
-            self._complaint = ""
+            self._complaint, self._refused = "", None
             return
-        content = self._parse(found)
-        await take(content)
+        if (found, tried_on) == self._refused:
+            return
+        try:
+            content = self._parse(found)
+            await take(content)
+        except SettingsError:
+            self._refused = found, tried_on
+            raise
         self.content, self._bytes, self._complaint = content, found, ""
         self._kind.reloads["ok"].inc()
         _LOGGER.info("%s_reloaded", self._kind.name)
 
-    def _complain(self, complaint: str) -> None:
+    def _complain(self, complaint: str, defect: Exception | None = None) -> None:
         """Log once what is wrong, and not every second."""
         if complaint != self._complaint:
             self._complaint = complaint
             self._kind.reloads["refused"].inc()
-            _LOGGER.error("%s_refused", self._kind.name, extra={"reason": complaint})
+            _LOGGER.error(
+                "%s_refused", self._kind.name, exc_info=defect, extra={"reason": complaint}
+            )
 
     def _read(self) -> bytes:
         setting, path = self._kind.setting, self._path
@@ -115,3 +140,6 @@ class WatchedFile(Generic[Content]):
             return self._kind.parse(content.decode("utf-8"), str(self._path))
         except UnicodeDecodeError:
             raise SettingsError(f"{self._kind.setting}: {self._path} is not UTF-8") from None
+        except RecursionError:
+            message = f"{self._kind.setting}: {self._path} is nested too deeply"
+            raise SettingsError(message) from None

@@ -251,8 +251,8 @@ def _quality() -> list[Panel]:
             "Instances per bundle.",
             "none",
             (
-                f"count by (bundle, version) (cofine_bundle_info{{{_HERE}}})",
-                "{{bundle}} version {{version}}",
+                f"count by (bundle) (cofine_bundle_info{{{_HERE}}})",
+                "{{bundle}}",
             ),
         ),
     ]

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from service import item_edits
+from service.catalogue_schemas import ItemBody
 from service.item_edits import Change, MemoryEdits, Parts, edit_of
 from tests.keys import headers_of, write_keys
 from tests.service.conftest import AppClient, Client
@@ -105,6 +107,13 @@ async def test_what_cannot_be_used_is_refused_and_not_kept(
     check_problem(answer, 422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"] == pointer
     assert await kept(client) == {}
+
+
+def test_an_attribute_of_half_a_surrogate_pair_is_refused_as_it_could_not_be_kept() -> None:
+    with pytest.raises(ValidationError) as refused:
+        ItemBody.model_validate({**ITEM, "attributes": {"brand": "\ud800"}})
+    [found] = refused.value.errors()
+    assert (found["loc"], found["type"]) == (("attributes", "brand"), "string_unicode")
 
 
 async def test_one_that_cannot_be_used_refuses_all(client: Client) -> None:

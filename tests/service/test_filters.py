@@ -1,5 +1,6 @@
 """Conditions on attributes as a request spells them, and what is said of unusable ones."""
 
+import json
 from typing import Any
 
 import pytest
@@ -49,6 +50,8 @@ async def test_an_unknown_attribute_is_named_with_the_ones_there_are(client: Cli
         ({"price": {"least": 1}}, "#/filters/price/least", "no such field"),
         ({"price": {"min": "1"}}, "#/filters/price/min", "valid number"),
         ({"price": 10**30}, "#/filters/price", "finite number"),
+        ({"price": "\ud800"}, "#/filters/price", "unicode"),
+        ({"price": ["a", "b\udfff"]}, "#/filters/price/1", "unicode"),
         ({f"a{number}": 1 for number in range(17)}, "#/filters", "at most 16 items"),
         ([], "#/filters", "valid dictionary"),
     ],
@@ -56,7 +59,9 @@ async def test_an_unknown_attribute_is_named_with_the_ones_there_are(client: Cli
 async def test_an_unusable_condition_is_pointed_at(
     client: Client, filters: Any, pointer: str, said: str
 ) -> None:
-    response = await client.post("/v1/recommend", json={"filters": filters})
+    escaped = json.dumps({"filters": filters})  # spells half surrogate pairs, too
+    headers = {"content-type": "application/json"}
+    response = await client.post("/v1/recommend", content=escaped, headers=headers)
 
     body = check_problem(response, 422, "invalid_request")
     assert body["errors"][0]["pointer"] == pointer

@@ -1,13 +1,16 @@
+import ast
 import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.log_config import start_logging
+import service
+from service.log_config import LOGGED_FACTS, start_logging
 from service.serving import service_version
 from tests.contract.redis_server import RedisServer
 from tests.service.conftest import AppClient
@@ -132,3 +135,42 @@ async def test_only_known_facts_are_logged(captured: Captured) -> None:
     [line] = captured.lines()
     assert line["message"] == "hello you"
     assert "secret-user" not in captured.stream.getvalue()
+
+
+def facts_given(tree: ast.Module) -> Iterator[set[str]]:
+    """The names in the `extra` of each log line, also where it is a variable of its function."""
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    for function in functions:
+        dictionaries = {
+            target.id: node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for call in ast.walk(function):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("_LOGGER."):
+                for word in call.keywords:
+                    if word.arg == "extra":
+                        yield names_in(word.value, dictionaries)
+
+
+def names_in(value: ast.expr, dictionaries: dict[str, ast.Dict]) -> set[str]:
+    if isinstance(value, ast.Name):
+        return names_in(dictionaries[value.id], dictionaries)
+    assert isinstance(value, ast.Dict), f"not to be read: {ast.unparse(value)}"
+    names: set[str] = set()
+    for key, inner in zip(value.keys, value.values, strict=True):
+        names |= names_in(inner, dictionaries) if key is None else {ast.literal_eval(key)}
+    return names
+
+
+def test_every_fact_that_is_given_is_written() -> None:
+    modules = sorted(Path(service.__file__).parent.rglob("*.py"))
+    given = [
+        names for module in modules for names in facts_given(ast.parse(module.read_text("utf-8")))
+    ]
+    assert len(given) > 20
+    assert set().union(*given) - {*LOGGED_FACTS} == set()

@@ -1,6 +1,7 @@
 import pytest
 
-from service.rollout import BundleReference, Rollout, is_in_canary
+from service.errors import RolloutConflictError
+from service.rollout import BundleReference, Role, Rollout, is_in_canary
 
 ONE, TWO, THREE = (BundleReference(name=name, bundle=name * 8) for name in ("one", "two", "three"))
 START = Rollout(active=ONE)
@@ -78,3 +79,28 @@ def test_a_minor_role_is_rolled_back_alone(role: str) -> None:
 def test_what_has_no_role_cannot_be_rolled_back() -> None:
     assert START.rolled_back(TWO) is None
     assert START.rolled_back(ONE) is None
+
+
+@pytest.mark.parametrize("role", ["canary", "shadow"])
+def test_the_active_bundle_gets_no_minor_role(role: Role) -> None:
+    rollout = START.with_role(TWO, "active", 5)
+    with pytest.raises(RolloutConflictError, match="is active: activate another one first"):
+        rollout.with_role(TWO, role, 5)
+
+
+@pytest.mark.parametrize("role", ["active", "canary", "shadow"])
+def test_loading_what_has_a_role_leaves_the_loaded_bundle_alone(role: Role) -> None:
+    rollout = START.with_role(TWO, role, 5).with_loaded(THREE)
+    again = rollout.with_loaded(TWO)
+    assert again == rollout.model_copy(update={"version": rollout.version + 1})
+
+
+def test_of_two_bundles_of_one_name_that_with_the_greater_role_is_meant() -> None:
+    # A set of references has an order of its hashes: twenty of them are never right by luck.
+    for number in range(20):
+        newer = BundleReference(name="two", bundle=f"newer-{number}")
+        rollout = START.with_role(TWO, "active", 5).with_loaded(newer)
+        assert rollout.named("two") == TWO
+        replaced = rollout.with_role(newer, "active", 5)
+        assert (replaced.previous, replaced.named("two")) == (TWO, newer)
+    assert START.named("two") is None

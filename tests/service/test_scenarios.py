@@ -6,8 +6,10 @@ import httpx2
 import pytest
 
 from service import watched_file
+from service.app import create_app
 from service.errors import SettingsError
 from service.scenarios import parse_scenarios
+from service.settings import load_settings
 from tests.service.conftest import AppClient
 from tests.service.problem_shape import check_problem
 from tests.service.test_explore import running_shop
@@ -140,6 +142,16 @@ async def test_a_scenario_that_does_not_suit_the_bundle_stops_the_start(
     path = write(tmp_path, f"[home]\n{text}")
     with pytest.raises(SettingsError, match=f"COFINE_SCENARIOS: {message}"):
         async with running_shop(scenarios=path):
+            pass  # pragma: no cover
+
+
+async def test_explanations_that_the_bundle_cannot_give_stop_the_start(
+    tmp_path: Path, diffusion_bundle: Path
+) -> None:
+    path = write(tmp_path, "[home]\nexplain = true")
+    app = create_app(load_settings(bundle=diffusion_bundle, scenarios=path, workers=1))
+    with pytest.raises(SettingsError, match=r"COFINE_SCENARIOS: home\.explain: .*decoder"):
+        async with app.router.lifespan_context(app):
             pass  # pragma: no cover
 
 
