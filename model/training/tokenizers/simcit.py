@@ -4,8 +4,11 @@ Each view has an encoder; attention fuses the encodings; the fused vector is qua
 and softly, ever harder as the temperature falls. The sum of the codewords has to tell, by InfoNCE,
 which item's view belongs to it, for every view. Codewords of a level are kept from pointing one
 way. What is exported assigns hard. Codebooks start from k-means of the untrained encodings, where
-the released code starts them at random. Options: shares of the codes balanced over a batch, and
-codes that have to tell the category.
+the released code starts them at random; and the encoders are scaled before, so that the first
+temperature is small beside the distances between items: an untrained perceptron of four layers
+brings vectors of length 1 so near each other that every assignment would be noise, from which
+training does not recover (two codes in use). Options: shares of the codes balanced over a batch,
+and codes that have to tell the category.
 """
 
 from collections.abc import Sequence
@@ -54,11 +57,20 @@ class SimcitNetwork(nn.Module):
         self.attention = perceptron([config.width, config.width, 1])
         self.projection = nn.Linear(config.width, config.width)
         rows = [torch.from_numpy(vectors) for vectors in views.values()]
+        self._scale(rows)
         with torch.no_grad():
             _, fused = self(rows)
         books = residual_codebooks(array_of(fused), config)
         self.codebooks = nn.ParameterList([torch.from_numpy(book) for book in books])
         self.classifier = CategoryClassifier(labels, config.width)
+
+    @torch.no_grad()
+    def _scale(self, rows: Sequence[Tensor]) -> None:
+        """Have each view's encodings vary by 1 per dimension, before they are trained."""
+        for encode, view in zip(self.encoders, rows, strict=True):
+            spread = encode(view).var(dim=0).mean().sqrt()
+            last = [layer for layer in encode if isinstance(layer, nn.Linear)][-1]
+            last.weight /= spread
 
     def forward(self, rows: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Views [B, E] -> each view's encoding [B, F], and all of them fused [B, F]."""

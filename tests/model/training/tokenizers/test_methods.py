@@ -174,6 +174,21 @@ def test_simcit_tells_items_better_apart_than_before_training(stages: Stages) ->
     assert contrast(trained, views) < contrast(untrained, views)
 
 
+def test_simcit_uses_its_codes_with_encoders_of_the_usual_depth() -> None:
+    drawn = np.random.default_rng(3)
+    groups = drawn.normal(size=(40, 64))[np.arange(400) % 40]
+    noisy = [groups + 0.7 * drawn.normal(size=groups.shape) for _ in range(2)]
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in noisy]
+    views = dict(zip(["title", "description"], map(np.float32, unit), strict=True))
+    settings = TokenizeConfig(method="simcit", codes=32, epochs=30, batch_size=100)
+
+    network = train_simcit(views, settings, np.zeros((400, 0), np.int64))
+    codes = network.codes([torch.from_numpy(rows) for rows in views.values()])
+
+    assert all(len(torch.unique(level)) > 16 for level in codes.T)
+    assert len(torch.unique(codes, dim=0)) > 120
+
+
 def contrast(network: Any, views: dict[str, FloatArray]) -> float:
     """InfoNCE of the hard codewords' sum with the title."""
     given = [torch.from_numpy(vectors) for vectors in views.values()]
