@@ -20,7 +20,16 @@ from model.live_catalogue import LiveCatalogue
 from model.recommender import Recommender
 from service.engine import Engine, ServedRecommender
 from service.errors import CatalogueUnavailableError
-from service.item_edits import START, Change, EditStore, Parts, Position, Update, edit_of
+from service.item_edits import (
+    START,
+    Change,
+    EditsLostError,
+    EditStore,
+    Parts,
+    Position,
+    Update,
+    edit_of,
+)
 from service.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -148,9 +157,19 @@ class Catalogue:
             CatalogueFullError: there would be more edits than are kept.
             CatalogueUnavailableError: the store cannot be reached. They may be stored all the same.
         """
-        position = await self._store.write(changes)
+        position = await self._stored(changes)
         await self._look(position)
         return position.version
+
+    async def _stored(self, changes: Sequence[Change]) -> Position:
+        try:
+            return await self._store.write(changes, self._position)
+        except EditsLostError:
+            await self._look()  # which gives back what the store has lost
+        try:
+            return await self._store.write(changes, self._position)
+        except EditsLostError:
+            raise CatalogueUnavailableError("error") from None
 
     async def knows(self, item_id: str) -> bool:
         """Whether there are edits of the item; of one put elsewhere just now, too."""
@@ -182,10 +201,7 @@ class Catalogue:
     async def _learn(self) -> bool:
         """Read what has changed in the store; whether anything has."""
         try:
-            update = await self._store.read(self._position)
-            if self._is_behind(update):
-                await self._store.restore(self._position, self._parts)
-                return False
+            update = await self._read()
         except CatalogueUnavailableError:
             return False
         if update is None or update.position == self._position:
@@ -196,12 +212,17 @@ class Catalogue:
         self._position = update.position
         return True
 
-    def _is_behind(self, update: Update | None) -> bool:
-        """Whether the store, emptied or put back, has lost what this replica knows."""
-        if update is None:
-            return self._position != START
-        is_same = update.position.store == self._position.store
-        return is_same and update.position.version < self._position.version
+    async def _read(self) -> Update | None:
+        """What is new in the store, which is given back first what it has lost."""
+        try:
+            return await self._store.read(self._position)
+        except EditsLostError:
+            _LOGGER.warning("catalogue_given_back", extra={"version": self.version})
+            await self._store.restore(self._position, self._parts)
+        try:
+            return await self._store.read(self._position)
+        except EditsLostError:  # lost again, and given back at the next look
+            return None
 
     async def _apply(self, bundles: Collection[LiveBundle]) -> None:
         """Bring `bundles` to the newest state; what fails is tried again later."""

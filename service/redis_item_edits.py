@@ -1,11 +1,16 @@
 """The edits of the live catalogue in Redis, for all replicas, without a time to live.
 
-- `cofine:{catalogue}:1:head`: `store`, `version`, `forgot_at` (version), `bytes`
+- `cofine:{catalogue}:1:head`: `store`, `version`, `forgot_at` (version), `bytes`; of another store
+  `of:<store>`, its version that is included here, and `at:<store>`, since which version here
 - `cofine:{catalogue}:1:parts`: `<part>:<item id>` to JSON
 - `cofine:{catalogue}:1:order`: item ids by the version of their newest change
 
 Item ids are fields and members, never part of a key. Every write is published, so that replicas
 hear of it at once; they also look once in a while, for messages get lost.
+
+A store that begins empty has a new name, and so has one that something was given back to: that of
+the other one up to the dot, then its own. Versions may be lost and given out again, but not under
+the same name, so that a position never means two things.
 """
 
 import asyncio
@@ -21,6 +26,7 @@ from service.item_edits import (
     EDITS_MAX_BYTES,
     PARTS,
     Change,
+    EditsLostError,
     Parts,
     Position,
     Update,
@@ -34,13 +40,30 @@ WHOLE_SECONDS = 5.0
 """Time to read or restore all edits, which may be tens of megabytes."""
 _LOGGER = logging.getLogger(__name__)
 
-# Arguments: channel, most items, most bytes, name of a new store; then item id, part and text of
-# each change, the text empty for none.
-_WRITE = Script("""
+_INCLUDES = """
+local function includes(store, version)
+  if store == '' then
+    return true
+  end
+  local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'of:' .. store)
+  local held = head[1] == store and head[2] or head[3]
+  return held and tonumber(held) >= tonumber(version)
+end
+"""
+
+# Arguments: channel, most items, most bytes, store and version that the writer knows, name of a new
+# store; then item id, part and text of each change, the text empty for none.
+_WRITE = Script(
+    _INCLUDES
+    + """
+if not includes(ARGV[4], ARGV[5]) then
+  return {'lost'}
+end
 local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
-local bytes = tonumber(redis.call('HGET', head, 'bytes') or '0')
-local items, touched, names = redis.call('ZCARD', order), {}, {}
-for i = 5, #ARGV, 3 do
+local held_items = redis.call('ZCARD', order)
+local held_bytes = tonumber(redis.call('HGET', head, 'bytes') or '0')
+local items, bytes, touched, names = held_items, held_bytes, {}, {}
+for i = 7, #ARGV, 3 do
   local id = ARGV[i]
   bytes = bytes + #ARGV[i + 2] - redis.call('HSTRLEN', parts, ARGV[i + 1] .. ':' .. id)
   if not touched[id] then
@@ -52,13 +75,15 @@ for i = 5, #ARGV, 3 do
     items = items + 1
   end
 end
-if items > tonumber(ARGV[2]) or bytes > tonumber(ARGV[3]) then
+-- What was given back may be more than is taken; it can still become less.
+if items > math.max(tonumber(ARGV[2]), held_items)
+  or bytes > math.max(tonumber(ARGV[3]), held_bytes) then
   return {'full', items, bytes}
 end
-redis.call('HSETNX', head, 'store', ARGV[4])
+redis.call('HSETNX', head, 'store', ARGV[6])
 local version = redis.call('HINCRBY', head, 'version', 1)
 redis.call('HSET', head, 'bytes', bytes)
-for i = 5, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local field = ARGV[i + 1] .. ':' .. ARGV[i]
   if ARGV[i + 2] == '' then
     redis.call('HDEL', parts, field)
@@ -80,10 +105,16 @@ for _, id in ipairs(names) do
 end
 redis.call('PUBLISH', ARGV[1], version)
 return {redis.call('HGET', head, 'store'), version}
-""")
+"""
+)
 
 # Arguments: store and version that the reader knows. Each item is its id and its three parts.
-_READ = Script("""
+_READ = Script(
+    _INCLUDES
+    + """
+if not includes(ARGV[1], ARGV[2]) then
+  return {'lost'}
+end
 local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'forgot_at')
 if not head[1] then
   return {}
@@ -99,27 +130,47 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], since, '+inf')) do
   end
 end
 return found
-""")
+"""
+)
 
-# Arguments: channel, store, version; then item id, part and text of everything.
-_RESTORE = Script("""
-local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
-local stored = redis.call('HMGET', head, 'store', 'version')
-if stored[1] and (stored[1] ~= ARGV[2] or tonumber(stored[2]) >= tonumber(ARGV[3])) then
+# Arguments: channel, store, version, name of what comes of it; then item id, part and text of
+# everything. What was said here before the other store was lost is replaced (this one is an earlier
+# state of it, or has included one); what was said since is added to.
+_RESTORE = Script(
+    _INCLUDES
+    + """
+if includes(ARGV[2], ARGV[3]) then
   return 0
 end
-redis.call('DEL', head, parts, order)
-local bytes = 0
-for i = 4, #ARGV, 3 do
-  redis.call('HSET', parts, ARGV[i + 1] .. ':' .. ARGV[i], ARGV[i + 2])
-  redis.call('ZADD', order, ARGV[3], ARGV[i])
-  bytes = bytes + #ARGV[i + 2]
+local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
+local stored = redis.call('HMGET', head, 'store', 'version', 'at:' .. ARGV[2])
+local origin = '^[^.]*'
+local is_earlier = not stored[1] or (tonumber(stored[2]) < tonumber(ARGV[3])
+  and string.match(stored[1], origin) == string.match(ARGV[2], origin))
+local replaced = stored[3] or is_earlier and '+inf' or '-inf'
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', order, '-inf', replaced)) do
+  redis.call('HDEL', parts, 'item:' .. id, 'hidden:' .. id, 'offer:' .. id)
+  redis.call('ZREM', order, id)
 end
-redis.call('HSET', head, 'store', ARGV[2], 'version', ARGV[3], 'forgot_at', ARGV[3],
+local version = math.max(tonumber(stored[2] or '0'), tonumber(ARGV[3])) + 1
+for i = 5, #ARGV, 3 do
+  redis.call('HSETNX', parts, ARGV[i + 1] .. ':' .. ARGV[i], ARGV[i + 2])
+  redis.call('ZADD', order, version, ARGV[i])
+end
+local bytes = 0
+for _, text in ipairs(redis.call('HVALS', parts)) do
+  bytes = bytes + #text
+end
+if stored[1] then
+  redis.call('HSET', head, 'of:' .. stored[1], stored[2], 'at:' .. stored[1], version)
+end
+redis.call('HSET', head, 'of:' .. ARGV[2], ARGV[3], 'at:' .. ARGV[2], version)
+redis.call('HSET', head, 'store', ARGV[4], 'version', version, 'forgot_at', version,
   'bytes', bytes)
-redis.call('PUBLISH', ARGV[1], ARGV[3])
+redis.call('PUBLISH', ARGV[1], version)
 return 1
-""")
+"""
+)
 
 
 class RedisEdits:
@@ -141,10 +192,11 @@ class RedisEdits:
             self._listening.cancel()
             await asyncio.wait({self._listening}, timeout=self._deadline_seconds + 1)
 
-    async def write(self, changes: Sequence[Change]) -> Position:
+    async def write(self, changes: Sequence[Change], known: Position) -> Position:
         """See `service.item_edits.EditStore.write`."""
         sent = [part for each in changes for part in (each.item_id, each.part, each.text or "")]
-        arguments: list[str | int] = [_CHANNEL, EDITED_ITEMS_MAX, EDITS_MAX_BYTES, uuid4().hex]
+        arguments: list[str | int] = [_CHANNEL, EDITED_ITEMS_MAX, EDITS_MAX_BYTES]
+        arguments += [known.store, known.version, uuid4().hex]
         store, *numbers = await self._run(_WRITE, [*arguments, *sent], self._deadline_seconds)
         if store == b"full":
             refuse_too_many(*map(int, numbers))
@@ -169,7 +221,8 @@ class RedisEdits:
             for name, text in each.items()
             for part in (item_id, name, text)
         ]
-        arguments: list[str | int] = [_CHANNEL, position.store, position.version]
+        name = f"{position.store.partition('.')[0]}.{uuid4().hex}"
+        arguments: list[str | int] = [_CHANNEL, position.store, position.version, name]
         await self._run(_RESTORE, [*arguments, *sent], WHOLE_SECONDS)
 
     async def wait_for_change(self, timeout_seconds: float) -> None:
@@ -181,9 +234,12 @@ class RedisEdits:
 
     async def _run(self, script: Script, arguments: Sequence[str | int], seconds: float) -> Any:
         try:
-            return await self._connection.run(script, _KEYS, arguments, deadline_seconds=seconds)
+            found = await self._connection.run(script, _KEYS, arguments, deadline_seconds=seconds)
         except StateUnavailableError as error:
             raise CatalogueUnavailableError(error.reason) from None
+        if found == [b"lost"]:
+            raise EditsLostError
+        return found
 
 
 def _update(found: Sequence[Any]) -> Update:

@@ -1,15 +1,18 @@
 """Edits of the catalogue over HTTP: what is refused, and what is kept."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from service import item_edits
-from service.item_edits import Change, MemoryEdits, Parts, edit_of
+from service import catalogue, item_edits
+from service.item_edits import START, Change, MemoryEdits, Parts, edit_of
+from tests.contract.redis_server import RedisServer
 from tests.keys import headers_of, write_keys
 from tests.service.conftest import AppClient, Client
 from tests.service.problem_shape import check_problem
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +69,7 @@ async def test_a_reset_takes_everything_back(client: Client) -> None:
 async def test_an_item_put_elsewhere_just_now_can_be_edited(client: Client) -> None:
     """Whoever puts an item and hides it may reach another replica with the second call."""
     store = client.app.state.serving.catalogue._store
-    await store.write([Change("new", "item", json.dumps({"title": "A new thing"}))])
+    await store.write([Change("new", "item", json.dumps({"title": "A new thing"}))], START)
     assert (await client.post("/v1/items/new:hide")).status_code == 200
     assert set((await kept(client))["new"]) == {"item", "hidden"}
 
@@ -143,8 +146,43 @@ async def test_only_keys_that_may_write_may_edit(
 
 async def test_an_edit_that_cannot_be_read_says_nothing_but_that_it_is_hidden() -> None:
     store = MemoryEdits()
-    await store.write([Change("a", "item", "{"), Change("a", "hidden", "true")])
+    await store.write([Change("a", "item", "{"), Change("a", "hidden", "true")], START)
     update = await store.read(item_edits.START)
     assert update is not None
     edit = edit_of("a", update.parts["a"])
     assert (edit.item, edit.is_hidden) == (None, True)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_the_first_write_to_an_emptied_redis_brings_nothing_back(
+    start_app: AppClient,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: bool,
+) -> None:
+    """Whoever writes before anybody has looked gives back what is known first."""
+    monkeypatch.setattr(catalogue, "POLL_SECONDS", 600.0)
+    redis_server.flush()
+    on_redis = {"state_url": redis_server.url, "state_write_deadline_ms": 20_000}
+    async with start_app(**on_redis) as here, start_app(**on_redis) as there:
+
+        async def know(*item_ids: str) -> bool:
+            return all([set(item_ids) == await edited(each) for each in (here, there)])
+
+        for item_id in ("polish", "file"):
+            assert (await here.post(f"/v1/items/{item_id}:hide")).status_code == 200
+        await eventually(lambda: know("polish", "file"), "both replicas know what is hidden")
+        redis_server.flush()
+
+        writers = [(here, "soap"), (there, "lipstick")][: 1 + at_once]
+        calls = [client.post(f"/v1/items/{item_id}:hide") for client, item_id in writers]
+        for answer in await asyncio.gather(*calls):
+            assert answer.status_code == 200, answer.text
+
+        everything = ("polish", "file", *(item_id for _, item_id in writers))
+        await eventually(lambda: know(*everything), "both replicas know all that was hidden")
+        assert set(await kept(here)) == set(everything)
+
+
+async def edited(client: Client) -> set[str]:
+    return set(client.app.state.serving.catalogue._edits)
