@@ -45,7 +45,15 @@ class LiveCatalogue:
         if items != self._items:
             self._state = self._with_items([items[each] for each in sorted(items)])
             self._items = items
-        withheld = [item_id for item_id, edit in edits.items() if not edit.allows(now)]
+        return self.with_offers(edits, version, now)
+
+    def with_offers(self, edits: Mapping[ItemId, ItemEdit], version: int, now: float) -> Bundle:
+        """As `with_edits`, of the items that were made last; those that went since are withheld.
+
+        It needs no encoder, for when items cannot be made.
+        """
+        gone = [each for each in self._items if each not in edits or edits[each].item is None]
+        withheld = gone + [item_id for item_id, edit in edits.items() if not edit.allows(now)]
         leaves = np.array(sorted(self._state.catalog.leaves(withheld)), dtype=np.int64)
         return self._state.as_of(version, leaves)
 
