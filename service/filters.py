@@ -35,7 +35,7 @@ def _scalar(value: Any) -> Scalar:
     Raises:
         PydanticCustomError: it is something else.
     """
-    if isinstance(value, bool) or (isinstance(value, str) and 1 <= len(value) <= _TEXT_MAX):
+    if isinstance(value, bool) or (isinstance(value, str) and _is_text(value)):
         return value
     if isinstance(value, int | float) and abs(value) <= _LARGEST and math.isfinite(value):
         return value
@@ -45,6 +45,15 @@ def _scalar(value: Any) -> Scalar:
         "or an object with min and max",
         {"longest": _TEXT_MAX},
     )
+
+
+def _is_text(value: str) -> bool:
+    """Whether it is of a length that is taken, and has no half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return 1 <= len(value) <= _TEXT_MAX
 
 
 _SCALAR_SCHEMA = {

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from model.bundle import Bundle
 from model.recommender import Recommender
 from service import catalogue, item_edits
 from service.app import create_app
 from service.catalogue import Catalogue, LiveBundle
+from service.catalogue_schemas import ItemBody
 from service.engine import Engine
 from service.item_edits import START, Change, MemoryEdits, Parts, edit_of
 from service.metrics import Metrics
@@ -118,6 +120,11 @@ async def test_what_cannot_be_used_is_refused_and_not_kept(
     check_problem(answer, 422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"] == pointer
     assert await kept(client) == {}
+
+
+async def test_text_that_nothing_can_store_is_refused() -> None:
+    with pytest.raises(ValidationError, match="give a text"):
+        ItemBody.model_validate({**ITEM, "attributes": {"market": "\ud800"}})
 
 
 async def test_one_that_cannot_be_used_refuses_all(client: Client) -> None:

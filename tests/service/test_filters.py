@@ -1,5 +1,6 @@
 """Conditions on attributes as a request spells them, and what is said of unusable ones."""
 
+import json
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ async def test_an_unknown_attribute_is_named_with_the_ones_there_are(client: Cli
     [
         ({"price": None}, "#/filters/price", "give a text"),
         ({"price": ""}, "#/filters/price", "give a text"),
+        ({"price": "\ud800"}, "#/filters/price", "give a text"),
         ({"price": []}, "#/filters/price", "at least 1 item"),
         ({"price": [None]}, "#/filters/price/0", "give a text"),
         ({"price": ["a"] * 101}, "#/filters/price", "at most 100 items"),
@@ -56,7 +58,9 @@ async def test_an_unknown_attribute_is_named_with_the_ones_there_are(client: Cli
 async def test_an_unusable_condition_is_pointed_at(
     client: Client, filters: Any, pointer: str, said: str
 ) -> None:
-    response = await client.post("/v1/recommend", json={"filters": filters})
+    escaped = json.dumps({"filters": filters})  # spells half surrogate pairs, too
+    headers = {"content-type": "application/json"}
+    response = await client.post("/v1/recommend", content=escaped, headers=headers)
 
     body = check_problem(response, 422, "invalid_request")
     assert body["errors"][0]["pointer"] == pointer
