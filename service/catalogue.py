@@ -206,7 +206,7 @@ class Catalogue:
         if update is None or update.position == self._position:
             return False
         known = {} if update.is_whole else self._edits
-        self._edits = known | {name: edit_of(name, each) for name, each in update.parts.items()}
+        self._edits = await asyncio.to_thread(_with_read, known, update.parts)
         self._parts = ({} if update.is_whole else self._parts) | dict(update.parts)
         self._position = update.position
         return True
@@ -250,3 +250,8 @@ class Catalogue:
         self._metrics.catalogue_failures.inc()
         _LOGGER.error("catalogue_not_applied", extra={"version": self.version, "reason": reason})
         return reason
+
+
+def _with_read(known: Mapping[str, ItemEdit], parts: Mapping[str, Parts]) -> dict[str, ItemEdit]:
+    """What is known and, instead or besides, what the parts say."""
+    return {**known, **{name: edit_of(name, each) for name, each in parts.items()}}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,14 @@ async def test_what_is_hidden_goes_whatever_else_fails(shop_bundle: Path, tmp_pa
     await edits.write([Change(hidden, "hidden", None)])
     assert (some.withheld(), some.has_new(), some.failure()) == (set(), True, None)
     assert metrics.registry.get_sample_value("cofine_catalogue_version") == 2
+
+
+async def test_edits_are_parsed_beside_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """There may be many megabytes of them, and requests go on meanwhile."""
+    edits = Catalogue(MemoryEdits(), Metrics())
+    await edits.write([Change("a", "item", "{")])
+    (parsed,) = [each for each in caplog.records if each.message == "edit_unreadable"]
+    assert parsed.thread != threading.get_ident()
 
 
 async def test_an_operator_reads_why_edits_are_lacking(shop_bundle: Path, tmp_path: Path) -> None:
