@@ -71,6 +71,19 @@ def test_small_edits_change_nothing_but_what_is_withheld(bundle: Bundle) -> None
     assert names == [{first, second}, {first}]
 
 
+@pytest.mark.parametrize("put", [[], ["new"]])
+def test_orders_of_the_items_are_computed_once_for_all_offers(
+    bundle: Bundle, put: list[str]
+) -> None:
+    live = LiveCatalogue(bundle)
+    edits = {name: ItemEdit(like(bundle, 3, item_id=name)) for name in put}
+    before = live.with_edits(edits, 1, NOW)
+    after = live.with_edits({**edits, bundle.catalog.item_id(7): ItemEdit(is_hidden=True)}, 2, NOW)
+
+    for name in ("by_popularity", "popularity_rank", "popular_by_category", "default_order"):
+        assert getattr(after, name) is getattr(before, name), name
+
+
 def test_offers_change_where_items_cannot_be_made(bundle: Bundle) -> None:
     live = LiveCatalogue(bundle)
     put = {name: ItemEdit(like(bundle, 3, item_id=name)) for name in ("stays", "goes")}
