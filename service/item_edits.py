@@ -76,6 +76,8 @@ class Position:
     store: str
     """Made up anew for a store that begins empty."""
     version: int
+    write: str = ""
+    """Made up anew for the write that led here, where a version may be lost and given out again."""
 
     def includes(self, other: "Position") -> bool:
         """Whether everything that was known there is known here."""

@@ -1,7 +1,8 @@
 """The edits of the live catalogue in Redis, for all replicas, without a time to live.
 
 - `cofine:{catalogue}:1:head`: `store`, `version`, `forgot_at` (version), `bytes`; of another store
-  `of:<store>`, its version that is included here, and `at:<store>`, since which version here
+  `of:<store>`, its version that is included here, and `at:<store>`, since which version here;
+  `write:<version>`, of the newest ones the name of the write that led there
 - `cofine:{catalogue}:1:parts`: `<part>:<item id>` to JSON
 - `cofine:{catalogue}:1:order`: item ids by the version of their newest change
 
@@ -9,8 +10,8 @@ Item ids are fields and members, never part of a key. Every write is published, 
 hear of it at once; they also look once in a while, for messages get lost.
 
 A store that begins empty has a new name, and so has one that something was given back to: that of
-the other one up to the dot, then its own. Versions may be lost and given out again, but not under
-the same name, so that a position never means two things.
+the other one up to the dot, then its own. Where the newest versions alone are lost, with a master
+that died before its replica heard of them, the names of writes tell that others took their place.
 """
 
 import asyncio
@@ -38,32 +39,37 @@ _KEYS = [f"cofine:{{catalogue}}:1:{name}" for name in ("head", "parts", "order")
 _CHANNEL = "cofine:catalogue:changed"
 WHOLE_SECONDS = 5.0
 """Time to read or restore all edits, which may be tens of megabytes."""
+WRITES_NAMED = 1_000
 _LOGGER = logging.getLogger(__name__)
 
 _INCLUDES = """
-local function includes(store, version)
+local function includes(store, version, write)
   if store == '' then
     return true
   end
-  local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'of:' .. store)
+  local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'of:' .. store,
+    'write:' .. version)
+  if head[1] == store and head[4] and write ~= '' and head[4] ~= write then
+    return false
+  end
   local held = head[1] == store and head[2] or head[3]
   return held and tonumber(held) >= tonumber(version)
 end
 """
 
-# Arguments: channel, most items, most bytes, store and version that the writer knows, name of a new
-# store; then item id, part and text of each change, the text empty for none.
+# Arguments: channel, most items, most bytes; store, version and write that the writer knows; a new
+# name, writes to name; then item id, part and text of each change, the text empty for none.
 _WRITE = Script(
     _INCLUDES
     + """
-if not includes(ARGV[4], ARGV[5]) then
+if not includes(ARGV[4], ARGV[5], ARGV[6]) then
   return {'lost'}
 end
 local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
 local held_items = redis.call('ZCARD', order)
 local held_bytes = tonumber(redis.call('HGET', head, 'bytes') or '0')
 local items, bytes, touched, names = held_items, held_bytes, {}, {}
-for i = 7, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
   local id = ARGV[i]
   bytes = bytes + #ARGV[i + 2] - redis.call('HSTRLEN', parts, ARGV[i + 1] .. ':' .. id)
   if not touched[id] then
@@ -80,10 +86,11 @@ if items > math.max(tonumber(ARGV[2]), held_items)
   or bytes > math.max(tonumber(ARGV[3]), held_bytes) then
   return {'full', items, bytes}
 end
-redis.call('HSETNX', head, 'store', ARGV[6])
+redis.call('HSETNX', head, 'store', ARGV[7])
 local version = redis.call('HINCRBY', head, 'version', 1)
-redis.call('HSET', head, 'bytes', bytes)
-for i = 7, #ARGV, 3 do
+redis.call('HSET', head, 'bytes', bytes, 'write:' .. version, ARGV[7])
+redis.call('HDEL', head, 'write:' .. version - tonumber(ARGV[8]))
+for i = 9, #ARGV, 3 do
   local field = ARGV[i + 1] .. ':' .. ARGV[i]
   if ARGV[i + 2] == '' then
     redis.call('HDEL', parts, field)
@@ -104,15 +111,15 @@ for _, id in ipairs(names) do
   end
 end
 redis.call('PUBLISH', ARGV[1], version)
-return {redis.call('HGET', head, 'store'), version}
+return {redis.call('HGET', head, 'store'), version, ARGV[7]}
 """
 )
 
-# Arguments: store and version that the reader knows. Each item is its id and its three parts.
+# Arguments: store, version and write that the reader knows. Each item is its id and three parts.
 _READ = Script(
     _INCLUDES
     + """
-if not includes(ARGV[1], ARGV[2]) then
+if not includes(ARGV[1], ARGV[2], ARGV[3]) then
   return {'lost'}
 end
 local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'forgot_at')
@@ -121,7 +128,8 @@ if not head[1] then
 end
 local is_whole = ARGV[1] ~= head[1] or tonumber(ARGV[2]) < tonumber(head[3] or '0')
 local since = is_whole and '-inf' or '(' .. ARGV[2]
-local found = {head[1], head[2], is_whole and 1 or 0}
+local write = redis.call('HGET', KEYS[1], 'write:' .. head[2]) or ''
+local found = {head[1], head[2], write, is_whole and 1 or 0}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], since, '+inf')) do
   local parts = redis.call('HMGET', KEYS[2], 'item:' .. id, 'hidden:' .. id, 'offer:' .. id)
   found[#found + 1] = id
@@ -133,13 +141,13 @@ return found
 """
 )
 
-# Arguments: channel, store, version, name of what comes of it; then item id, part and text of
+# Arguments: channel; store, version and write; a new name; then item id, part and text of
 # everything. What was said here before the other store was lost is replaced (this one is an earlier
 # state of it, or has included one); what was said since is added to.
 _RESTORE = Script(
     _INCLUDES
     + """
-if includes(ARGV[2], ARGV[3]) then
+if includes(ARGV[2], ARGV[3], ARGV[4]) then
   return 0
 end
 local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
@@ -153,7 +161,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', order, '-inf', replaced)) do
   redis.call('ZREM', order, id)
 end
 local version = math.max(tonumber(stored[2] or '0'), tonumber(ARGV[3])) + 1
-for i = 5, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
   redis.call('HSETNX', parts, ARGV[i + 1] .. ':' .. ARGV[i], ARGV[i + 2])
   redis.call('ZADD', order, version, ARGV[i])
 end
@@ -165,8 +173,8 @@ if stored[1] then
   redis.call('HSET', head, 'of:' .. stored[1], stored[2], 'at:' .. stored[1], version)
 end
 redis.call('HSET', head, 'of:' .. ARGV[2], ARGV[3], 'at:' .. ARGV[2], version)
-redis.call('HSET', head, 'store', ARGV[4], 'version', version, 'forgot_at', version,
-  'bytes', bytes)
+redis.call('HSET', head, 'store', ARGV[5], 'version', version, 'forgot_at', version,
+  'bytes', bytes, 'write:' .. version, ARGV[5])
 redis.call('PUBLISH', ARGV[1], version)
 return 1
 """
@@ -196,15 +204,17 @@ class RedisEdits:
         """See `service.item_edits.EditStore.write`."""
         sent = [part for each in changes for part in (each.item_id, each.part, each.text or "")]
         arguments: list[str | int] = [_CHANNEL, EDITED_ITEMS_MAX, EDITS_MAX_BYTES]
-        arguments += [known.store, known.version, uuid4().hex]
-        store, *numbers = await self._run(_WRITE, [*arguments, *sent], self._deadline_seconds)
-        if store == b"full":
-            refuse_too_many(*map(int, numbers))
-        return Position(store.decode(), int(numbers[0]))
+        arguments += [known.store, known.version, known.write, uuid4().hex, WRITES_NAMED]
+        found = await self._run(_WRITE, [*arguments, *sent], self._deadline_seconds)
+        if found[0] == b"full":
+            refuse_too_many(*map(int, found[1:]))
+        store, version, write = found
+        return Position(store.decode(), int(version), write.decode())
 
     async def read(self, known: Position) -> Update | None:
         """See `service.item_edits.EditStore.read`."""
-        found = await self._run(_READ, (known.store, known.version), WHOLE_SECONDS)
+        position = (known.store, known.version, known.write)
+        found = await self._run(_READ, position, WHOLE_SECONDS)
         if not found:
             return None
         try:
@@ -222,7 +232,8 @@ class RedisEdits:
             for part in (item_id, name, text)
         ]
         name = f"{position.store.partition('.')[0]}.{uuid4().hex}"
-        arguments: list[str | int] = [_CHANNEL, position.store, position.version, name]
+        arguments: list[str | int] = [_CHANNEL, position.store, position.version]
+        arguments += [position.write, name]
         await self._run(_RESTORE, [*arguments, *sent], WHOLE_SECONDS)
 
     async def wait_for_change(self, timeout_seconds: float) -> None:
@@ -248,7 +259,7 @@ def _update(found: Sequence[Any]) -> Update:
     Raises:
         ValueError: it is not what this module has written.
     """
-    store, version, is_whole, *items = found
+    store, version, write, is_whole, *items = found
     parts = {
         items[at].decode(): {
             part: text.decode()
@@ -257,4 +268,5 @@ def _update(found: Sequence[Any]) -> Update:
         }
         for at in range(0, len(items), 4)
     }
-    return Update(Position(store.decode(), int(version)), parts, bool(is_whole))
+    position = Position(store.decode(), int(version), write.decode())
+    return Update(position, parts, bool(is_whole))

@@ -313,6 +313,31 @@ async def test_who_knows_less_may_give_back_and_write_first(lossy: LossyStore) -
         }
 
 
+@pytest.mark.parametrize("further", [0, 3])
+async def test_a_version_that_was_lost_and_given_out_again_is_noticed(
+    lossy: LossyStore, further: int
+) -> None:
+    """As a master that dies before its replica has heard of the newest write."""
+    store = lossy.store
+    less = await lossy.knowing(HIDE_A)
+    saved = lossy.saved()
+    more = await lossy.knowing(HIDE_B)
+    lossy.put_back(saved)
+
+    for number in range(1 + further):
+        await store.write([Change(f"c{number}", "hidden", "true")], less.position)
+    with pytest.raises(EditsLostError):
+        await store.read(more.position)
+    with pytest.raises(EditsLostError):
+        await store.write([HIDE_C], more.position)
+    await store.restore(more.position, more.parts)
+
+    for reader in (less, more):
+        await reader.look()
+        assert reader.position.version == 3 + further
+        assert set(reader.parts) == {"a", "b", *(f"c{number}" for number in range(1 + further))}
+
+
 async def test_what_was_said_to_an_emptied_server_stays(lossy: LossyStore) -> None:
     """By one who has just started, and knows of nothing."""
     store, server = lossy
