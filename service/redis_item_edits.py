@@ -14,8 +14,6 @@ the other one up to the dot, then its own. Where the newest versions alone are l
 that died before its replica heard of them, the names of writes tell that others took their place.
 """
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +31,7 @@ from service.item_edits import (
     Update,
     refuse_too_many,
 )
+from service.redis_changes import RedisChanges
 from service.redis_connection import RedisConnection, Script
 
 _KEYS = [f"cofine:{{catalogue}}:1:{name}" for name in ("head", "parts", "order")]
@@ -181,24 +180,11 @@ return 1
 )
 
 
-class RedisEdits:
+class RedisEdits(RedisChanges):
     """Means the same as `MemoryEdits`, for all replicas."""
 
     def __init__(self, connection: RedisConnection, *, deadline_seconds: float) -> None:
-        self._connection = connection
-        self._deadline_seconds = deadline_seconds
-        self._changed = asyncio.Event()
-        self._listening: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to hear of changes."""
-        self._listening = asyncio.create_task(self._connection.listen(_CHANNEL, self._changed.set))
-
-    async def close(self) -> None:
-        """End it."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening}, timeout=self._deadline_seconds + 1)
+        super().__init__(connection, _CHANNEL, deadline_seconds=deadline_seconds)
 
     async def write(self, changes: Sequence[Change], known: Position) -> Position:
         """See `service.item_edits.EditStore.write`."""
@@ -235,13 +221,6 @@ class RedisEdits:
         arguments: list[str | int] = [_CHANNEL, position.store, position.version]
         arguments += [position.write, name]
         await self._run(_RESTORE, [*arguments, *sent], WHOLE_SECONDS)
-
-    async def wait_for_change(self, timeout_seconds: float) -> None:
-        """Wait until there may be other edits, or until the time is up."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._changed.wait()
-        self._changed.clear()
 
     async def _run(self, script: Script, arguments: Sequence[str | int], seconds: float) -> Any:
         try:
