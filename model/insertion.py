@@ -22,6 +22,8 @@ from model.trie import Trie
 from model.types import AnyArray, BoolArray, FloatArray, IntArray
 
 Positions = npt.NDArray[np.int64]
+SUMS_MAX_BYTES = 128 * 2**20
+"""Of node sums that are kept: those of ten thousand items of width 256, on five levels."""
 
 
 class ItemIds(Protocol):
@@ -72,7 +74,7 @@ class Insertion:
 
 
 class NodeSums:
-    """Sums of the item vectors below the nodes of one tree, each computed once."""
+    """Sums of the item vectors below the nodes of one tree; the ones used last are kept."""
 
     def __init__(self, tree: SearchTree) -> None:
         self._tree = tree
@@ -82,11 +84,16 @@ class NodeSums:
         """Sums [nodes, D] for nodes of one depth, float64."""
         first, end = self._tree.trie.leaf_ranges(nodes, depth)
         for node, start, stop in zip(nodes.tolist(), first.tolist(), end.tolist(), strict=True):
-            if node not in self._known:
-                below = self._tree.item_vectors[start:stop]
-                self._known[node] = below.sum(axis=0, dtype=np.float64)
+            known = self._known.pop(node, None)
+            if known is None:
+                known = self._tree.item_vectors[start:stop].sum(axis=0, dtype=np.float64)
+            self._known[node] = known  # the last of all
         width = self._tree.vectors.shape[1]
-        return np.array([self._known[node] for node in nodes.tolist()]).reshape(-1, width)
+        found = np.array([self._known[node] for node in nodes.tolist()]).reshape(-1, width)
+        most = SUMS_MAX_BYTES // (width * found.itemsize)
+        for node in list(self._known)[: max(0, len(self._known) - most)]:
+            del self._known[node]
+        return found
 
 
 def insert(

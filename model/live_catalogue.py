@@ -45,9 +45,20 @@ class LiveCatalogue:
         if items != self._items:
             self._state = self._with_items([items[each] for each in sorted(items)])
             self._items = items
-        withheld = [item_id for item_id, edit in edits.items() if not edit.allows(now)]
+        return self.with_offers(edits, version, now)
+
+    def with_offers(self, edits: Mapping[ItemId, ItemEdit], version: int, now: float) -> Bundle:
+        """As `with_edits`, of the items that were made last; those that went since are withheld.
+
+        It needs no encoder, for when items cannot be made.
+        """
+        gone = [each for each in self._items if each not in edits or edits[each].item is None]
+        withheld = gone + [item_id for item_id, edit in edits.items() if not edit.allows(now)]
         leaves = np.array(sorted(self._state.catalog.leaves(withheld)), dtype=np.int64)
-        return self._state.as_of(version, leaves)
+        # Computed once for all offers of these items, and not while a request waits.
+        state = self._state
+        _ = state.shares_before, state.popular_by_category, state.default_order
+        return state.as_of(version, leaves)
 
     def open_encoder(self) -> ItemEncoder:
         """Return what gives items codes and vectors; opened once, which any thread may do.
@@ -67,10 +78,7 @@ class LiveCatalogue:
         fresh = [item for row, item in enumerate(items) if row not in settled]
         self._encode(fresh)
         placed = self._placed(items, settled)
-        state = with_items(self._exported, items, placed, sums=self._sums)
-        # Computed here rather than while a request waits.
-        _ = state.by_popularity, state.popularity_rank, state.shares_before
-        return state
+        return with_items(self._exported, items, placed, sums=self._sums)
 
     def _encode(self, items: Sequence[NewItem]) -> None:
         """Keep codes and vectors of exactly these items."""

@@ -73,14 +73,6 @@ class Taxonomy:
         root = self._node_of.get(())
         return root.first_code if root is not None and () in self.code_paths else None
 
-    def code_range(self, path: CategoryPath) -> tuple[int, int] | None:
-        """Return (first, end) of the codes at or below `path`, or None if it is unknown.
-
-        For a merged node the code is shared with items of its ancestor and siblings.
-        """
-        node = self._node_of.get(path)
-        return None if node is None else (node.first_code, node.end_code)
-
     def to_json(self) -> dict[str, Any]:
         """Return the tree as taxonomy.json spells it."""
         return {

@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model.bundle import Bundle
@@ -20,7 +19,16 @@ from model.live_catalogue import LiveCatalogue
 from model.recommender import Recommender
 from service.engine import Engine, ServedRecommender
 from service.errors import CatalogueUnavailableError
-from service.item_edits import START, Change, EditStore, Parts, Position, Update, edit_of
+from service.item_edits import (
+    START,
+    Change,
+    EditsLostError,
+    EditStore,
+    Parts,
+    Position,
+    Update,
+    edit_of,
+)
 from service.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -37,10 +45,12 @@ class LiveBundle:
 
     Attributes:
         bundle: the newest state; a request takes it once.
+        failure: why it lacks some of the edits, if so.
     """
 
     def __init__(self, bundle: "ServedBundle", engine: Engine, catalogue: "Catalogue") -> None:
         self.bundle = bundle
+        self.failure: str | None = None
         self._engine = engine
         self._catalogue = catalogue
         self._states = LiveCatalogue(bundle) if isinstance(bundle, Bundle) else None
@@ -57,16 +67,16 @@ class LiveBundle:
         """Build the state of these edits and have the workers compute with it.
 
         Raises:
-            ModelError: the bundle cannot encode items; all but these are applied.
+            ModelError: the bundle cannot encode items.
+            Exception: any other defect. In either case all but the items are applied.
         """
         if self._states is None:
             return
         try:
             self._serve(self._states.with_edits(edits, version, now))
-        except ModelError:
+        except Exception:
             # What is hidden or out of stock is not to be recommended, whatever else fails.
-            offers = {name: replace(edit, item=None) for name, edit in edits.items()}
-            self._serve(self._states.with_edits(offers, version, now))
+            self._serve(self._states.with_offers(edits, version, now))
             raise
 
     def open_encoder(self) -> None:
@@ -89,11 +99,7 @@ class LiveBundle:
 
 
 class Catalogue:
-    """The edits that this replica knows, and the bundles that it applies them to.
-
-    Attributes:
-        failure: why they could not be applied, if so.
-    """
+    """The edits that this replica knows, and the bundles that it applies them to."""
 
     def __init__(self, store: EditStore, metrics: Metrics) -> None:
         """Know nothing yet."""
@@ -106,7 +112,7 @@ class Catalogue:
         self._changing = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         self._due = math.inf
-        self.failure: str | None = None
+        self._applied = 0
 
     @property
     def version(self) -> int:
@@ -135,7 +141,9 @@ class Catalogue:
         """Apply the edits to one more bundle, now and from now on."""
         async with self._changing:
             self._bundles.add(bundle)
+            due = self._due
             await self._apply([bundle])
+            self._due = min(due, self._due)  # that of the others stays
 
     def leave(self, bundle: LiveBundle) -> None:
         """Apply edits to the bundle no more."""
@@ -148,9 +156,19 @@ class Catalogue:
             CatalogueFullError: there would be more edits than are kept.
             CatalogueUnavailableError: the store cannot be reached. They may be stored all the same.
         """
-        position = await self._store.write(changes)
+        position = await self._stored(changes)
         await self._look(position)
         return position.version
+
+    async def _stored(self, changes: Sequence[Change]) -> Position:
+        try:
+            return await self._store.write(changes, self._position)
+        except EditsLostError:
+            await self._look()  # which gives back what the store has lost
+        try:
+            return await self._store.write(changes, self._position)
+        except EditsLostError:
+            raise CatalogueUnavailableError("error") from None
 
     async def knows(self, item_id: str) -> bool:
         """Whether there are edits of the item; of one put elsewhere just now, too."""
@@ -182,45 +200,58 @@ class Catalogue:
     async def _learn(self) -> bool:
         """Read what has changed in the store; whether anything has."""
         try:
-            update = await self._store.read(self._position)
-            if self._is_behind(update):
-                await self._store.restore(self._position, self._parts)
-                return False
+            update = await self._read()
         except CatalogueUnavailableError:
             return False
         if update is None or update.position == self._position:
             return False
         known = {} if update.is_whole else self._edits
-        self._edits = known | {name: edit_of(name, each) for name, each in update.parts.items()}
+        self._edits = await asyncio.to_thread(_with_read, known, update.parts)
         self._parts = ({} if update.is_whole else self._parts) | dict(update.parts)
         self._position = update.position
         return True
 
-    def _is_behind(self, update: Update | None) -> bool:
-        """Whether the store, emptied or put back, has lost what this replica knows."""
-        if update is None:
-            return self._position != START
-        is_same = update.position.store == self._position.store
-        return is_same and update.position.version < self._position.version
+    async def _read(self) -> Update | None:
+        """What is new in the store, which is given back first what it has lost."""
+        try:
+            return await self._store.read(self._position)
+        except EditsLostError:
+            _LOGGER.warning("catalogue_given_back", extra={"version": self.version})
+            await self._store.restore(self._position, self._parts)
+        try:
+            return await self._store.read(self._position)
+        except EditsLostError:  # lost again, and given back at the next look
+            return None
 
     async def _apply(self, bundles: Collection[LiveBundle]) -> None:
         """Bring `bundles` to the newest state; what fails is tried again later."""
         started, now = time.perf_counter(), time.time()
-        self.failure = None
         for bundle in list(bundles):
-            try:
-                await asyncio.to_thread(bundle.follow, self._edits, self.version, now)
-            except ModelError as error:
-                self._fail(str(error))
-            except Exception:
-                _LOGGER.exception("catalogue_not_followed", extra={"version": self.version})
-                self._fail("a defect of the service; see its log")
-        due = next_change(self._edits.values(), now) or math.inf
-        self._due = due if self.failure is None else min(due, now + RETRY_SECONDS)
-        self._metrics.describe_catalogue(self.version, len(self._edits))
+            bundle.failure = await self._follow_with(bundle, now)
+        self._due = next_change(self._edits.values(), now) or math.inf
+        if any(bundle.failure for bundle in self._bundles):
+            self._due = min(self._due, now + RETRY_SECONDS)
+        else:
+            self._applied = self.version
+        self._metrics.describe_catalogue(self._applied, len(self._edits))
         self._metrics.catalogue_apply.observe(time.perf_counter() - started)
 
-    def _fail(self, reason: str) -> None:
-        self.failure = reason
+    async def _follow_with(self, bundle: LiveBundle, now: float) -> str | None:
+        """Bring the bundle to the newest state; return why it could not be, None where it is."""
+        try:
+            await asyncio.to_thread(bundle.follow, self._edits, self.version, now)
+        except ModelError as error:
+            reason = str(error)
+        except Exception:
+            _LOGGER.exception("catalogue_not_followed", extra={"version": self.version})
+            reason = "a defect of the service; see its log"
+        else:
+            return None
         self._metrics.catalogue_failures.inc()
         _LOGGER.error("catalogue_not_applied", extra={"version": self.version, "reason": reason})
+        return reason
+
+
+def _with_read(known: Mapping[str, ItemEdit], parts: Mapping[str, Parts]) -> dict[str, ItemEdit]:
+    """What is known and, instead or besides, what the parts say."""
+    return {**known, **{name: edit_of(name, each) for name, each in parts.items()}}

@@ -8,7 +8,8 @@ any bundle can read them. Both stores (this one and `service/redis_item_edits.py
 - An item of which nothing is said any more is forgotten.
 - A reader that names where it is gets what has changed since then; one that cannot be served so, as
   something was forgotten since, or the store is another one, gets everything.
-- A store that has lost what a reader knows is given it back (`restore`).
+- A store that has lost what a reader or a writer knows says so and does nothing else, until it is
+  given it back (`restore`). What was said there in the meantime stays, and is the newer word.
 """
 
 import asyncio
@@ -75,6 +76,8 @@ class Position:
     store: str
     """Made up anew for a store that begins empty."""
     version: int
+    write: str = ""
+    """Made up anew for the write that led here, where a version may be lost and given out again."""
 
     def includes(self, other: "Position") -> bool:
         """Whether everything that was known there is known here."""
@@ -97,6 +100,10 @@ class Update:
     """Whether items that are not named have no edits."""
 
 
+class EditsLostError(Exception):
+    """The store, emptied or put back, lacks what the caller knows, who restores it first."""
+
+
 class EditStore(Protocol):
     """Keeps the edits; operations raise `CatalogueUnavailableError` when it cannot be reached."""
 
@@ -108,20 +115,25 @@ class EditStore(Protocol):
         """End it."""
         ...
 
-    async def write(self, changes: Sequence[Change]) -> Position:
+    async def write(self, changes: Sequence[Change], known: Position) -> Position:
         """Store the changes, all or none, and return where the store is now.
 
         Raises:
             CatalogueFullError: there would be more edits than are kept.
+            EditsLostError: the store lacks what is known; nothing was stored.
         """
         ...
 
     async def read(self, known: Position) -> Update | None:
-        """Return what has changed since `known`, None where the store has never been written."""
+        """Return what has changed since `known`, None where the store has never been written.
+
+        Raises:
+            EditsLostError: the store lacks what is known.
+        """
         ...
 
     async def restore(self, position: Position, parts: Mapping[str, Parts]) -> None:
-        """Give everything back to a store that is empty or behind `position`."""
+        """Give back what is known at `position` to a store that lacks it."""
         ...
 
     async def wait_for_change(self, timeout_seconds: float) -> None:
@@ -145,7 +157,7 @@ class MemoryEdits:
     async def close(self) -> None:
         """Do nothing."""
 
-    async def write(self, changes: Sequence[Change]) -> Position:
+    async def write(self, changes: Sequence[Change], known: Position) -> Position:  # noqa: ARG002
         """See `EditStore.write`."""
         after = {each.item_id: dict(self._parts.get(each.item_id, {})) for each in changes}
         for each in changes:

@@ -354,7 +354,7 @@ class Metrics:
     def _build_catalogue(self, registry: CollectorRegistry) -> None:
         self.catalogue_version = Gauge(
             "cofine_catalogue_version",
-            "Version of the live catalogue that is served; 0 is as exported.",
+            "Version of the live catalogue that every open bundle has whole; 0 is as exported.",
             registry=registry,
         )
         self.catalogue_edited_items = Gauge(

@@ -1,15 +1,19 @@
 """The edits of the live catalogue in Redis, for all replicas, without a time to live.
 
-- `cofine:{catalogue}:1:head`: `store`, `version`, `forgot_at` (version), `bytes`
+- `cofine:{catalogue}:1:head`: `store`, `version`, `forgot_at` (version), `bytes`; of another store
+  `of:<store>`, its version that is included here, and `at:<store>`, since which version here;
+  `write:<version>`, of the newest ones the name of the write that led there
 - `cofine:{catalogue}:1:parts`: `<part>:<item id>` to JSON
 - `cofine:{catalogue}:1:order`: item ids by the version of their newest change
 
 Item ids are fields and members, never part of a key. Every write is published, so that replicas
 hear of it at once; they also look once in a while, for messages get lost.
+
+A store that begins empty has a new name, and so has one that something was given back to: that of
+the other one up to the dot, then its own. Where the newest versions alone are lost, with a master
+that died before its replica heard of them, the names of writes tell that others took their place.
 """
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,26 +25,50 @@ from service.item_edits import (
     EDITS_MAX_BYTES,
     PARTS,
     Change,
+    EditsLostError,
     Parts,
     Position,
     Update,
     refuse_too_many,
 )
+from service.redis_changes import RedisChanges
 from service.redis_connection import RedisConnection, Script
 
 _KEYS = [f"cofine:{{catalogue}}:1:{name}" for name in ("head", "parts", "order")]
 _CHANNEL = "cofine:catalogue:changed"
 WHOLE_SECONDS = 5.0
 """Time to read or restore all edits, which may be tens of megabytes."""
+WRITES_NAMED = 1_000
 _LOGGER = logging.getLogger(__name__)
 
-# Arguments: channel, most items, most bytes, name of a new store; then item id, part and text of
-# each change, the text empty for none.
-_WRITE = Script("""
+_INCLUDES = """
+local function includes(store, version, write)
+  if store == '' then
+    return true
+  end
+  local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'of:' .. store,
+    'write:' .. version)
+  if head[1] == store and head[4] and write ~= '' and head[4] ~= write then
+    return false
+  end
+  local held = head[1] == store and head[2] or head[3]
+  return held and tonumber(held) >= tonumber(version)
+end
+"""
+
+# Arguments: channel, most items, most bytes; store, version and write that the writer knows; a new
+# name, writes to name; then item id, part and text of each change, the text empty for none.
+_WRITE = Script(
+    _INCLUDES
+    + """
+if not includes(ARGV[4], ARGV[5], ARGV[6]) then
+  return {'lost'}
+end
 local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
-local bytes = tonumber(redis.call('HGET', head, 'bytes') or '0')
-local items, touched, names = redis.call('ZCARD', order), {}, {}
-for i = 5, #ARGV, 3 do
+local held_items = redis.call('ZCARD', order)
+local held_bytes = tonumber(redis.call('HGET', head, 'bytes') or '0')
+local items, bytes, touched, names = held_items, held_bytes, {}, {}
+for i = 9, #ARGV, 3 do
   local id = ARGV[i]
   bytes = bytes + #ARGV[i + 2] - redis.call('HSTRLEN', parts, ARGV[i + 1] .. ':' .. id)
   if not touched[id] then
@@ -52,13 +80,16 @@ for i = 5, #ARGV, 3 do
     items = items + 1
   end
 end
-if items > tonumber(ARGV[2]) or bytes > tonumber(ARGV[3]) then
+-- What was given back may be more than is taken; it can still become less.
+if items > math.max(tonumber(ARGV[2]), held_items)
+  or bytes > math.max(tonumber(ARGV[3]), held_bytes) then
   return {'full', items, bytes}
 end
-redis.call('HSETNX', head, 'store', ARGV[4])
+redis.call('HSETNX', head, 'store', ARGV[7])
 local version = redis.call('HINCRBY', head, 'version', 1)
-redis.call('HSET', head, 'bytes', bytes)
-for i = 5, #ARGV, 3 do
+redis.call('HSET', head, 'bytes', bytes, 'write:' .. version, ARGV[7])
+redis.call('HDEL', head, 'write:' .. version - tonumber(ARGV[8]))
+for i = 9, #ARGV, 3 do
   local field = ARGV[i + 1] .. ':' .. ARGV[i]
   if ARGV[i + 2] == '' then
     redis.call('HDEL', parts, field)
@@ -79,18 +110,25 @@ for _, id in ipairs(names) do
   end
 end
 redis.call('PUBLISH', ARGV[1], version)
-return {redis.call('HGET', head, 'store'), version}
-""")
+return {redis.call('HGET', head, 'store'), version, ARGV[7]}
+"""
+)
 
-# Arguments: store and version that the reader knows. Each item is its id and its three parts.
-_READ = Script("""
+# Arguments: store, version and write that the reader knows. Each item is its id and three parts.
+_READ = Script(
+    _INCLUDES
+    + """
+if not includes(ARGV[1], ARGV[2], ARGV[3]) then
+  return {'lost'}
+end
 local head = redis.call('HMGET', KEYS[1], 'store', 'version', 'forgot_at')
 if not head[1] then
   return {}
 end
 local is_whole = ARGV[1] ~= head[1] or tonumber(ARGV[2]) < tonumber(head[3] or '0')
 local since = is_whole and '-inf' or '(' .. ARGV[2]
-local found = {head[1], head[2], is_whole and 1 or 0}
+local write = redis.call('HGET', KEYS[1], 'write:' .. head[2]) or ''
+local found = {head[1], head[2], write, is_whole and 1 or 0}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], since, '+inf')) do
   local parts = redis.call('HMGET', KEYS[2], 'item:' .. id, 'hidden:' .. id, 'offer:' .. id)
   found[#found + 1] = id
@@ -99,60 +137,70 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], since, '+inf')) do
   end
 end
 return found
-""")
+"""
+)
 
-# Arguments: channel, store, version; then item id, part and text of everything.
-_RESTORE = Script("""
-local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
-local stored = redis.call('HMGET', head, 'store', 'version')
-if stored[1] and (stored[1] ~= ARGV[2] or tonumber(stored[2]) >= tonumber(ARGV[3])) then
+# Arguments: channel; store, version and write; a new name; then item id, part and text of
+# everything. What was said here before the other store was lost is replaced (this one is an earlier
+# state of it, or has included one); what was said since is added to.
+_RESTORE = Script(
+    _INCLUDES
+    + """
+if includes(ARGV[2], ARGV[3], ARGV[4]) then
   return 0
 end
-redis.call('DEL', head, parts, order)
-local bytes = 0
-for i = 4, #ARGV, 3 do
-  redis.call('HSET', parts, ARGV[i + 1] .. ':' .. ARGV[i], ARGV[i + 2])
-  redis.call('ZADD', order, ARGV[3], ARGV[i])
-  bytes = bytes + #ARGV[i + 2]
+local head, parts, order = KEYS[1], KEYS[2], KEYS[3]
+local stored = redis.call('HMGET', head, 'store', 'version', 'at:' .. ARGV[2])
+local origin = '^[^.]*'
+local is_earlier = not stored[1] or (tonumber(stored[2]) < tonumber(ARGV[3])
+  and string.match(stored[1], origin) == string.match(ARGV[2], origin))
+local replaced = stored[3] or is_earlier and '+inf' or '-inf'
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', order, '-inf', replaced)) do
+  redis.call('HDEL', parts, 'item:' .. id, 'hidden:' .. id, 'offer:' .. id)
+  redis.call('ZREM', order, id)
 end
-redis.call('HSET', head, 'store', ARGV[2], 'version', ARGV[3], 'forgot_at', ARGV[3],
-  'bytes', bytes)
-redis.call('PUBLISH', ARGV[1], ARGV[3])
+local version = math.max(tonumber(stored[2] or '0'), tonumber(ARGV[3])) + 1
+for i = 6, #ARGV, 3 do
+  redis.call('HSETNX', parts, ARGV[i + 1] .. ':' .. ARGV[i], ARGV[i + 2])
+  redis.call('ZADD', order, version, ARGV[i])
+end
+local bytes = 0
+for _, text in ipairs(redis.call('HVALS', parts)) do
+  bytes = bytes + #text
+end
+if stored[1] then
+  redis.call('HSET', head, 'of:' .. stored[1], stored[2], 'at:' .. stored[1], version)
+end
+redis.call('HSET', head, 'of:' .. ARGV[2], ARGV[3], 'at:' .. ARGV[2], version)
+redis.call('HSET', head, 'store', ARGV[5], 'version', version, 'forgot_at', version,
+  'bytes', bytes, 'write:' .. version, ARGV[5])
+redis.call('PUBLISH', ARGV[1], version)
 return 1
-""")
+"""
+)
 
 
-class RedisEdits:
+class RedisEdits(RedisChanges):
     """Means the same as `MemoryEdits`, for all replicas."""
 
     def __init__(self, connection: RedisConnection, *, deadline_seconds: float) -> None:
-        self._connection = connection
-        self._deadline_seconds = deadline_seconds
-        self._changed = asyncio.Event()
-        self._listening: asyncio.Task[None] | None = None
+        super().__init__(connection, _CHANNEL, deadline_seconds=deadline_seconds)
 
-    async def start(self) -> None:
-        """Begin to hear of changes."""
-        self._listening = asyncio.create_task(self._connection.listen(_CHANNEL, self._changed.set))
-
-    async def close(self) -> None:
-        """End it."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening}, timeout=self._deadline_seconds + 1)
-
-    async def write(self, changes: Sequence[Change]) -> Position:
+    async def write(self, changes: Sequence[Change], known: Position) -> Position:
         """See `service.item_edits.EditStore.write`."""
         sent = [part for each in changes for part in (each.item_id, each.part, each.text or "")]
-        arguments: list[str | int] = [_CHANNEL, EDITED_ITEMS_MAX, EDITS_MAX_BYTES, uuid4().hex]
-        store, *numbers = await self._run(_WRITE, [*arguments, *sent], self._deadline_seconds)
-        if store == b"full":
-            refuse_too_many(*map(int, numbers))
-        return Position(store.decode(), int(numbers[0]))
+        arguments: list[str | int] = [_CHANNEL, EDITED_ITEMS_MAX, EDITS_MAX_BYTES]
+        arguments += [known.store, known.version, known.write, uuid4().hex, WRITES_NAMED]
+        found = await self._run(_WRITE, [*arguments, *sent], self._deadline_seconds)
+        if found[0] == b"full":
+            refuse_too_many(*map(int, found[1:]))
+        store, version, write = found
+        return Position(store.decode(), int(version), write.decode())
 
     async def read(self, known: Position) -> Update | None:
         """See `service.item_edits.EditStore.read`."""
-        found = await self._run(_READ, (known.store, known.version), WHOLE_SECONDS)
+        position = (known.store, known.version, known.write)
+        found = await self._run(_READ, position, WHOLE_SECONDS)
         if not found:
             return None
         try:
@@ -169,21 +217,19 @@ class RedisEdits:
             for name, text in each.items()
             for part in (item_id, name, text)
         ]
+        name = f"{position.store.partition('.')[0]}.{uuid4().hex}"
         arguments: list[str | int] = [_CHANNEL, position.store, position.version]
+        arguments += [position.write, name]
         await self._run(_RESTORE, [*arguments, *sent], WHOLE_SECONDS)
-
-    async def wait_for_change(self, timeout_seconds: float) -> None:
-        """Wait until there may be other edits, or until the time is up."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._changed.wait()
-        self._changed.clear()
 
     async def _run(self, script: Script, arguments: Sequence[str | int], seconds: float) -> Any:
         try:
-            return await self._connection.run(script, _KEYS, arguments, deadline_seconds=seconds)
+            found = await self._connection.run(script, _KEYS, arguments, deadline_seconds=seconds)
         except StateUnavailableError as error:
             raise CatalogueUnavailableError(error.reason) from None
+        if found == [b"lost"]:
+            raise EditsLostError
+        return found
 
 
 def _update(found: Sequence[Any]) -> Update:
@@ -192,7 +238,7 @@ def _update(found: Sequence[Any]) -> Update:
     Raises:
         ValueError: it is not what this module has written.
     """
-    store, version, is_whole, *items = found
+    store, version, write, is_whole, *items = found
     parts = {
         items[at].decode(): {
             part: text.decode()
@@ -201,4 +247,5 @@ def _update(found: Sequence[Any]) -> Update:
         }
         for at in range(0, len(items), 4)
     }
-    return Update(Position(store.decode(), int(version)), parts, bool(is_whole))
+    position = Position(store.decode(), int(version), write.decode())
+    return Update(position, parts, bool(is_whole))

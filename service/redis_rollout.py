@@ -4,13 +4,12 @@ Every change is published, so that replicas hear of it at once; they also look o
 messages get lost.
 """
 
-import asyncio
-import contextlib
 import logging
 
 from pydantic import ValidationError
 
 from service.errors import StateUnavailableError
+from service.redis_changes import RedisChanges
 from service.redis_connection import RedisConnection, Script
 from service.rollout import Rollout
 
@@ -30,24 +29,11 @@ return 1
 _LOGGER = logging.getLogger(__name__)
 
 
-class RedisRolloutStore:
+class RedisRolloutStore(RedisChanges):
     """Means the same as `MemoryRolloutStore`, for all replicas."""
 
     def __init__(self, connection: RedisConnection, *, deadline_seconds: float) -> None:
-        self._connection = connection
-        self._deadline_seconds = deadline_seconds
-        self._changed = asyncio.Event()
-        self._listening: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to hear of changes."""
-        self._listening = asyncio.create_task(self._connection.listen(_CHANNEL, self._changed.set))
-
-    async def close(self) -> None:
-        """End it."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait({self._listening}, timeout=self._deadline_seconds + 1)
+        super().__init__(connection, _CHANNEL, deadline_seconds=deadline_seconds)
 
     async def read(self) -> Rollout | None:
         """Return the rollout, None when there has never been a change.
@@ -73,10 +59,3 @@ class RedisRolloutStore:
             _WRITE, [_KEY], arguments, deadline_seconds=self._deadline_seconds
         )
         return bool(written)
-
-    async def wait_for_change(self, timeout_seconds: float) -> None:
-        """Wait until there may be another rollout, or until the time is up."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._changed.wait()
-        self._changed.clear()

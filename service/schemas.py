@@ -497,6 +497,9 @@ class BundleBody(BaseModel):
     name: str
     bundle: str = Field(description="Its id.")
     open: bool = Field(description="Whether this replica has it open and verified.")
+    catalogue_failure: str | None = Field(
+        description="Why it lacks some edits of the catalogue here, which are tried again."
+    )
 
 
 class BundlesAnswer(BaseModel):

@@ -131,6 +131,11 @@ class Variants:
         """What is open and verified here."""
         return frozenset(self._open)
 
+    def catalogue_failure(self, reference: BundleReference) -> str | None:
+        """Why an open bundle lacks some of the catalogue's edits; None for one that is not open."""
+        variant = self._open.get(reference)
+        return None if variant is None else variant.live.failure
+
     async def start(self) -> None:
         """Start the workers, and do what the rollout says before anybody is served."""
         self.active.engine.start()

@@ -86,7 +86,12 @@ async def _answer(serving: Serving) -> Response:
             rollout=variants.rollout,
             failure=variants.failure,
             bundles=[
-                BundleBody(name=each.name, bundle=each.bundle, open=each in variants.open_bundles)
+                BundleBody(
+                    name=each.name,
+                    bundle=each.bundle,
+                    open=each in variants.open_bundles,
+                    catalogue_failure=variants.catalogue_failure(each),
+                )
                 for each in known
             ],
         )

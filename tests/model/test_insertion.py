@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model import insertion
 from model.beam_search import beam_search
 from model.decoder import SearchTree
-from model.insertion import Insertion, NewItems, insert
+from model.insertion import Insertion, NewItems, NodeSums, insert
 from model.node_hidden import NodeHidden, asked_nodes
 from model.trie import Trie
 from model.types import FloatArray, IntArray
@@ -273,3 +274,19 @@ def test_misfits_are_refused(item_ids: list[str], levels: int, width: int, messa
 
     with pytest.raises(ValueError, match=message):
         insert(before.tree, before.codes, before.item_ids, new)
+
+
+def test_no_more_sums_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items come and go for months, and touch one node after another."""
+    codes = np.array([[first, second] for first in range(4) for second in range(5)])
+    vectors = np.random.default_rng(0).normal(size=(len(codes), WIDTH)).astype(np.float32)
+    names = [f"{row:02}" for row in range(len(codes))]
+    tree = start(codes, names, vectors, len(codes)).tree
+    sums, kept = NodeSums(tree), 3
+    monkeypatch.setattr(insertion, "SUMS_MAX_BYTES", kept * WIDTH * np.float64().nbytes)
+
+    for depth, count in ((0, 1), (1, 4), (2, 20), (1, 4)):
+        nodes = np.arange(count) + tree.trie.depth_start[depth]
+        expected = tree.item_vectors.astype(np.float64).reshape(count, -1, WIDTH).sum(axis=1)
+        assert np.allclose(sums.of(nodes, depth), expected)
+        assert len(sums._known) <= kept

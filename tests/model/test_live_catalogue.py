@@ -71,6 +71,34 @@ def test_small_edits_change_nothing_but_what_is_withheld(bundle: Bundle) -> None
     assert names == [{first, second}, {first}]
 
 
+@pytest.mark.parametrize("put", [[], ["new"]])
+def test_orders_of_the_items_are_computed_once_for_all_offers(
+    bundle: Bundle, put: list[str]
+) -> None:
+    live = LiveCatalogue(bundle)
+    edits = {name: ItemEdit(like(bundle, 3, item_id=name)) for name in put}
+    before = live.with_edits(edits, 1, NOW)
+    after = live.with_edits({**edits, bundle.catalog.item_id(7): ItemEdit(is_hidden=True)}, 2, NOW)
+
+    for name in ("by_popularity", "popularity_rank", "popular_by_category", "default_order"):
+        assert getattr(after, name) is getattr(before, name), name
+
+
+def test_offers_change_where_items_cannot_be_made(bundle: Bundle) -> None:
+    live = LiveCatalogue(bundle)
+    put = {name: ItemEdit(like(bundle, 3, item_id=name)) for name in ("stays", "goes")}
+    before = live.with_edits(put, 1, NOW)
+    hidden = bundle.catalog.item_id(7)
+    unmade = ItemEdit(like(bundle, 4, item_id="unmade"), is_hidden=True)
+
+    edits = {"stays": put["stays"], "unmade": unmade, hidden: ItemEdit(is_hidden=True)}
+    after = live.with_offers(edits, 2, NOW)
+
+    assert (after.tree, after.catalogue_version) == (before.tree, 2)
+    assert {after.catalog.item_id(leaf) for leaf in after.withheld} == {"goes", hidden}
+    assert len(live.with_edits(edits, 3, NOW).catalog) == len(bundle.catalog) + 2
+
+
 def test_an_item_that_stays_where_it_is_keeps_what_was_learned(bundle: Bundle) -> None:
     leaf = int(bundle.by_popularity[0])
     same = like(bundle, leaf, attributes={"price": 1.25})

@@ -53,6 +53,7 @@ def test_merging_respects_the_bound_and_loses_no_item(
     assert len(taxonomy.code_paths) == min(
         max_codes, len({path or UNCATEGORISED for path in paths})
     )
+    nodes = {node.path: node for node in taxonomy.nodes}
     held: Counter[CategoryPath] = Counter()
     for path in paths:
         full = path or UNCATEGORISED
@@ -60,9 +61,8 @@ def test_merging_respects_the_bound_and_loses_no_item(
         assert full[: len(stands_for)] == stands_for  # itself or an ancestor
         held[stands_for] += 1
         for depth in range(len(full) + 1):
-            found = taxonomy.code_range(full[:depth])
-            assert found is not None
-            assert found[0] <= code_of(taxonomy, path) < found[1]
+            node = nodes[full[:depth]]
+            assert node.first_code <= code_of(taxonomy, path) < node.end_code
     assert set(held) == set(taxonomy.code_paths)
     for node in taxonomy.nodes:
         if not node.is_merged:
@@ -81,8 +81,8 @@ def test_an_inner_node_with_items_gets_the_first_code_of_its_range() -> None:
         ("Makeup", "Eyes"),
         ("Makeup", "Nails"),
     )
-    assert taxonomy.code_range(("Makeup",)) == (1, 4)
-    assert taxonomy.code_range(("Shoes",)) is None
+    (makeup,) = [node for node in taxonomy.nodes if node.path == ("Makeup",)]
+    assert (makeup.first_code, makeup.end_code) == (1, 4)
 
 
 def test_the_smallest_leaf_merges_into_its_parent() -> None:

@@ -1,17 +1,31 @@
 """Edits of the catalogue over HTTP: what is refused, and what is kept."""
 
+import asyncio
 import json
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from service import item_edits
+from model.bundle import Bundle
+from model.recommender import Recommender
+from service import catalogue, item_edits
+from service.app import create_app
+from service.catalogue import Catalogue, LiveBundle
 from service.catalogue_schemas import ItemBody
-from service.item_edits import Change, MemoryEdits, Parts, edit_of
+from service.engine import Engine
+from service.item_edits import START, Change, MemoryEdits, Parts, edit_of
+from service.metrics import Metrics
+from service.settings import load_settings
+from tests.contract.redis_server import RedisServer
 from tests.keys import headers_of, write_keys
+from tests.model.bundle_copy import copy_bundle
 from tests.service.conftest import AppClient, Client
 from tests.service.problem_shape import check_problem
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +82,7 @@ async def test_a_reset_takes_everything_back(client: Client) -> None:
 async def test_an_item_put_elsewhere_just_now_can_be_edited(client: Client) -> None:
     """Whoever puts an item and hides it may reach another replica with the second call."""
     store = client.app.state.serving.catalogue._store
-    await store.write([Change("new", "item", json.dumps({"title": "A new thing"}))])
+    await store.write([Change("new", "item", json.dumps({"title": "A new thing"}))], START)
     assert (await client.post("/v1/items/new:hide")).status_code == 200
     assert set((await kept(client))["new"]) == {"item", "hidden"}
 
@@ -152,8 +166,165 @@ async def test_only_keys_that_may_write_may_edit(
 
 async def test_an_edit_that_cannot_be_read_says_nothing_but_that_it_is_hidden() -> None:
     store = MemoryEdits()
-    await store.write([Change("a", "item", "{"), Change("a", "hidden", "true")])
+    await store.write([Change("a", "item", "{"), Change("a", "hidden", "true")], START)
     update = await store.read(item_edits.START)
     assert update is not None
     edit = edit_of("a", update.parts["a"])
     assert (edit.item, edit.is_hidden) == (None, True)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_the_first_write_to_an_emptied_redis_brings_nothing_back(
+    start_app: AppClient,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: bool,
+) -> None:
+    """Whoever writes before anybody has looked gives back what is known first."""
+    monkeypatch.setattr(catalogue, "POLL_SECONDS", 600.0)
+    redis_server.flush()
+    on_redis = {"state_url": redis_server.url, "state_write_deadline_ms": 20_000}
+    async with start_app(**on_redis) as here, start_app(**on_redis) as there:
+
+        async def know(*item_ids: str) -> bool:
+            return all([set(item_ids) == await edited(each) for each in (here, there)])
+
+        for item_id in ("polish", "file"):
+            assert (await here.post(f"/v1/items/{item_id}:hide")).status_code == 200
+        await eventually(lambda: know("polish", "file"), "both replicas know what is hidden")
+        redis_server.flush()
+
+        writers = [(here, "soap"), (there, "lipstick")][: 1 + at_once]
+        calls = [client.post(f"/v1/items/{item_id}:hide") for client, item_id in writers]
+        for answer in await asyncio.gather(*calls):
+            assert answer.status_code == 200, answer.text
+
+        everything = ("polish", "file", *(item_id for _, item_id in writers))
+        await eventually(lambda: know(*everything), "both replicas know all that was hidden")
+        assert set(await kept(here)) == set(everything)
+
+
+PUT = Change("new", "item", json.dumps({"title": "A new thing"}))
+
+
+class Edited:
+    """A bundle that edits are applied to, and of which items cannot be encoded while `damaged`."""
+
+    def __init__(self, bundle: Path, folder: Path, edits: Catalogue) -> None:
+        self._file = copy_bundle(bundle, folder) / "collaborative_from_text.npy"
+        self._content = self._file.read_bytes()
+        opened = Bundle.open(folder)
+        engine = Engine(
+            lambda: Recommender(opened), workers=1, queue_max_requests=1, metrics=Metrics()
+        )
+        self.live = LiveBundle(opened, engine, edits)
+
+    def damage(self) -> None:
+        self._file.write_bytes(b"nothing that was meant")
+
+    def repair(self) -> None:
+        self._file.write_bytes(self._content)
+
+    def withheld(self) -> set[str]:
+        state = self.live.bundle
+        assert isinstance(state, Bundle)
+        return {state.catalog.item_id(leaf) for leaf in state.withheld}
+
+    def failure(self) -> str | None:
+        return self.live.failure
+
+    def has_new(self) -> bool:
+        return self.live.bundle.catalog.leaf("new") is not None
+
+
+async def test_what_is_hidden_goes_whatever_else_fails(shop_bundle: Path, tmp_path: Path) -> None:
+    metrics = Metrics()
+    edits = Catalogue(MemoryEdits(), metrics)
+    some = Edited(shop_bundle, tmp_path / "some", edits)
+    hidden = some.live.bundle.catalog.item_id(3)
+    await edits.join(some.live)
+    some.damage()
+
+    await edits.write([PUT, Change(hidden, "hidden", "true")])
+
+    assert some.withheld() == {hidden}
+    assert not some.has_new()
+    assert some.failure() is not None
+    assert metrics.registry.get_sample_value("cofine_catalogue_version") == 0
+    some.repair()
+    await edits.write([Change(hidden, "hidden", None)])
+    assert (some.withheld(), some.has_new(), some.failure()) == (set(), True, None)
+    assert metrics.registry.get_sample_value("cofine_catalogue_version") == 2
+
+
+async def test_edits_are_parsed_beside_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """There may be many megabytes of them, and requests go on meanwhile."""
+    edits = Catalogue(MemoryEdits(), Metrics())
+    await edits.write([Change("a", "item", "{")])
+    (parsed,) = [each for each in caplog.records if each.message == "edit_unreadable"]
+    assert parsed.thread != threading.get_ident()
+
+
+async def test_an_operator_reads_why_edits_are_lacking(shop_bundle: Path, tmp_path: Path) -> None:
+    folder = copy_bundle(shop_bundle, tmp_path / "bundles" / "damaged")
+    keys = write_keys(tmp_path)
+    settings = load_settings(bundle=folder, bundles=folder.parent, keys=keys, workers=1)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app), Client(app, []) as client:
+
+        async def failure() -> str | None:
+            (found,) = (await client.get("/v1/bundles", headers=headers_of("admin"))).json()[
+                "bundles"
+            ]
+            assert found["open"]
+            told: str | None = found["catalogue_failure"]
+            return told
+
+        assert await failure() is None
+        (folder / "collaborative_from_text.npy").unlink()
+        await app.state.serving.catalogue.write([PUT])
+        told = await failure()
+        assert told is not None
+        assert "has no collaborative_from_text.npy" in told
+
+
+async def test_what_failed_is_tried_again_though_another_bundle_joins(
+    shop_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "RETRY_SECONDS", 0.0)
+    edits = Catalogue(MemoryEdits(), Metrics())
+    some, other = (Edited(shop_bundle, tmp_path / name, edits) for name in ("some", "other"))
+    await edits.join(some.live)
+    some.damage()
+    await edits.write([PUT])
+
+    await edits.join(other.live)
+    assert (some.has_new(), other.has_new()) == (False, True)
+    assert some.failure() is not None
+    assert other.failure() is None
+
+    some.repair()
+    await edits._look()
+    assert (some.has_new(), some.failure()) == (True, None)
+
+
+async def test_what_ends_while_another_bundle_joins_ends_for_all(
+    shop_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edits = Catalogue(MemoryEdits(), Metrics())
+    some, other = (Edited(shop_bundle, tmp_path / name, edits) for name in ("some", "other"))
+    item_id = some.live.bundle.catalog.item_id(3)
+    end = time.time() + 1_000
+    await edits.join(some.live)
+    await edits.write([Change(item_id, "offer", json.dumps({"available_until": end}))])
+    assert some.withheld() == set()
+
+    monkeypatch.setattr(time, "time", lambda: end)
+    await edits.join(other.live)
+    assert other.withheld() == {item_id}
+    await edits._look()
+    assert some.withheld() == {item_id}
+
+
+async def edited(client: Client) -> set[str]:
+    return set(client.app.state.serving.catalogue._edits)

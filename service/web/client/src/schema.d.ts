@@ -619,6 +619,11 @@ export interface components {
              * @description Whether this replica has it open and verified.
              */
             open: boolean;
+            /**
+             * Catalogue Failure
+             * @description Why it lacks some edits of the catalogue here, which are tried again.
+             */
+            catalogue_failure: string | null;
         };
         /**
          * BundleReference
