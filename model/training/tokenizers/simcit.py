@@ -69,7 +69,7 @@ class SimcitNetwork(nn.Module):
         """Have each view's encodings vary by 1 per dimension, before they are trained."""
         for encode, view in zip(self.encoders, rows, strict=True):
             spread = encode(view).var(dim=0).mean().sqrt()
-            last = [layer for layer in encode if isinstance(layer, nn.Linear)][-1]
+            last = [layer for layer in encode.children() if isinstance(layer, nn.Linear)][-1]
             last.weight /= spread
 
     def forward(self, rows: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:

@@ -178,8 +178,8 @@ def test_simcit_uses_its_codes_with_encoders_of_the_usual_depth() -> None:
     drawn = np.random.default_rng(3)
     groups = drawn.normal(size=(40, 64))[np.arange(400) % 40]
     noisy = [groups + 0.7 * drawn.normal(size=groups.shape) for _ in range(2)]
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in noisy]
-    views = dict(zip(["title", "description"], map(np.float32, unit), strict=True))
+    unit = [(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("f4") for rows in noisy]
+    views: dict[str, FloatArray] = dict(zip(["title", "description"], unit, strict=True))
     settings = TokenizeConfig(method="simcit", codes=32, epochs=30, batch_size=100)
 
     network = train_simcit(views, settings, np.zeros((400, 0), np.int64))
