@@ -386,6 +386,7 @@ class Bundle(TypedDict):
     name: str
     bundle: str
     open: bool
+    catalogue_failure: str | None
 
 
 class Bundles(TypedDict):
