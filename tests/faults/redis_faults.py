@@ -33,6 +33,8 @@ class Fault:
     """Whether no user's state can be read meanwhile."""
     delay_ms: float = 0.0
     """What it adds to a round trip that answers wait for."""
+    read_deadline_ms: int = 30
+    """How long answers wait for a user's state; 30 is the default."""
 
 
 def fill(server: RedisServer, memory: int) -> None:
@@ -52,6 +54,7 @@ FAULTS = [
     Fault("Redis killed", lambda server, _: server.kill(), lambda server, _: server.start()),
     Fault("Redis hung", lambda server, _: server.pause(), lambda server, _: server.resume()),
     Fault("Redis 10 ms slower", slow_down(5), slow_down(0), is_degrading=False, delay_ms=10),
+    Fault("Redis 10 ms slower, awaited for 5 ms", slow_down(5), slow_down(0), read_deadline_ms=5),
     Fault("Redis 200 ms slower", slow_down(100), slow_down(0)),
     Fault("Redis full", lambda s, _: fill(s, 1), lambda s, _: fill(s, 0), is_degrading=False),
 ]
@@ -85,6 +88,7 @@ def measured(
             folder,
             state_url=f"redis://127.0.0.1:{proxy.port}/0" if "slower" in fault.name else server.url,
             deadline_ms=DEADLINE_MS,
+            state_read_deadline_ms=fault.read_deadline_ms,
         ) as service,
     ):
         with steady_load([service], MixedTraffic(items), rate=RATE) as load:
