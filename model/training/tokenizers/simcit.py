@@ -7,8 +7,8 @@ way. What is exported assigns hard. Codebooks start from k-means of the untraine
 the released code starts them at random; and the encoders are scaled before, so that the first
 temperature is small beside the distances between items: an untrained perceptron of four layers
 brings vectors of length 1 so near each other that every assignment would be noise, from which
-training does not recover (two codes in use). Options: shares of the codes balanced over a batch,
-and codes that have to tell the category.
+training does not recover (one code of each level in use). Options: shares of the codes balanced
+over a batch, and codes that have to tell the category.
 """
 
 from collections.abc import Sequence
