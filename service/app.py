@@ -22,7 +22,7 @@ from service.access_control import AccessControl, own_user_only
 from service.admission import Admission
 from service.bundle_folder import BundleFolder
 from service.engine import ServedRecommender
-from service.errors import ServiceError, SettingsError
+from service.errors import ServiceError
 from service.keys_file import KeysFile
 from service.metrics import Metrics
 from service.middleware import PROBES, REQUEST_ID_HEADER, BodyLimit, RequestContext
@@ -132,7 +132,7 @@ def create_app(
                 partial(recommend.try_scenario, serving),
                 lambda: (serving.bundle.bundle_id, serving.bundle.catalogue_version),
             )
-        except SettingsError:
+        except BaseException:
             await serving.stop()
             raise
         keys.start()

@@ -1,5 +1,6 @@
 """Scenarios over HTTP, and what is refused of their file."""
 
+import threading
 from pathlib import Path
 
 import httpx2
@@ -11,6 +12,7 @@ from service.errors import SettingsError
 from service.scenarios import parse_scenarios
 from service.settings import load_settings
 from tests.service.conftest import AppClient
+from tests.service.fakes import BrokenRecommender, always
 from tests.service.problem_shape import check_problem
 from tests.service.test_explore import running_shop
 from tests.waiting import eventually
@@ -143,6 +145,18 @@ async def test_a_scenario_that_does_not_suit_the_bundle_stops_the_start(
     with pytest.raises(SettingsError, match=f"COFINE_SCENARIOS: {message}"):
         async with running_shop(scenarios=path):
             pass  # pragma: no cover
+
+
+async def test_a_start_that_fails_leaves_no_worker_behind(
+    start_app: AppClient, tmp_path: Path
+) -> None:
+    path = write(tmp_path, '[home]\nboosts = [{ shift = 1, items = ["soap"] }]')
+    before = set(threading.enumerate())
+    with pytest.raises(KeyError):
+        async with start_app(always(BrokenRecommender()), scenarios=path):
+            pass  # pragma: no cover
+    left = {each.name for each in set(threading.enumerate()) - before}
+    assert not {name for name in left if name.startswith("recommender")}
 
 
 async def test_explanations_that_the_bundle_cannot_give_stop_the_start(
