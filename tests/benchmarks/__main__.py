@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path("runs/beauty"))
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--items", type=int, nargs="+", default=[10**4, 10**5, 10**6, 10**7])
     parser.add_argument("--core-hour", type=float, default=0.05, help="price of a core's hour")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
