@@ -27,6 +27,7 @@ from model.decoder import GRAPHS, Graphs, SearchTree
 from model.default_list import default_order, popular_by_group, spread
 from model.diffusion_decoder import DiffusionGraphs
 from model.diffusion_search import CodeTable, Unmasking
+from model.encoded_histories import EncodedHistories
 from model.errors import BundleError
 from model.manifest import FORMAT_VERSION, FileFacts, Manifest
 from model.node_hidden import NodeHidden, asked_nodes
@@ -103,6 +104,11 @@ class Bundle:
     def bundle_id(self) -> str:
         """Hash of the hashes of all files."""
         return self.manifest.bundle_id
+
+    @cached_property
+    def histories(self) -> EncodedHistories:
+        """What the encoder says of histories, by the vectors of this catalogue's items."""
+        return EncodedHistories(self.graphs, self.tree.item_vectors)
 
     @cached_property
     def by_popularity(self) -> IntArray:

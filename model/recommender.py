@@ -152,7 +152,7 @@ class Recommender:
     def encode(self, leaves: IntArray) -> FloatArray:
         """Encode a history of leaves [T >= 1], oldest first, to h [D]."""
         newest = truncate(leaves, self.bundle.manifest.history_length)
-        return self.bundle.graphs.encode(self._tree.item_vectors[newest])
+        return self.bundle.histories.encode(newest)
 
     def search(self, h: FloatArray, width: int, *, excluded: IntArray) -> BeamResult:
         """Items of the whole catalogue but `excluded` leaves, best first by log-probability."""
