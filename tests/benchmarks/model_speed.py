@@ -1,6 +1,5 @@
 """One request on one thread: our search beside what else could answer it."""
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +16,16 @@ from model.decoder import GraphStepDecoder
 from model.training.export import Stages, read_trained
 from model.training.network import TreeTensors
 from model.training.search_graph import beam_search as tensor_beam_search
-from model.types import AnyArray, FloatArray, IntArray
+from model.types import FloatArray, IntArray
 from tests.benchmarks import floor
+from tests.benchmarks.item_search import best_items, hnsw, hnsw_recall
 from tests.benchmarks.t5 import PrefixTree, StaticSearch, Tokens, generate, slim, tiger
 from tests.benchmarks.timing import take_turns
 
 OURS = "encoder + decoder"
 CACHED = "decoder, h cached"
 TIGER = "HF T5 generate, TIGER's size"
+RECALL_HISTORIES = 50
 
 
 class Contenders:
@@ -43,6 +44,13 @@ class Contenders:
         self._slim = slim(self._tokens.count, width=shape.width, layers=shape.blocks)
         self._static = StaticSearch(self._tiger, bundle.tree.trie, self._tokens)
         self._hnsw = hnsw(bundle.tree.item_vectors)
+
+    def hnsw_recall(self, length: int, beams: int) -> float:
+        """Of the exact best items for random histories of `length`, which share HNSW finds."""
+        vectors, drawn = self.bundle.tree.item_vectors, np.random.default_rng(length)
+        leaves = drawn.integers(len(vectors), size=(RECALL_HISTORIES, length))
+        many_h = np.stack([self.bundle.graphs.encode(vectors[row]) for row in leaves])
+        return hnsw_recall(self._hnsw, vectors, many_h, beams)
 
     def calls(self, leaves: IntArray, beams: int) -> dict[str, Callable[[], object]]:
         """What to time for a history of `leaves` [T]."""
@@ -83,25 +91,6 @@ def _tensors(bundle: Bundle) -> TreeTensors:
     )
 
 
-def hnsw(vectors: FloatArray) -> Any:
-    """HNSW with 32 links over inner products; searches look at 64 candidates."""
-    index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efSearch = 64
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(os.cpu_count())  # only searches are timed
-    index.add(np.ascontiguousarray(vectors))
-    faiss.omp_set_num_threads(threads)
-    return index
-
-
-def best_items(vectors: FloatArray, h: FloatArray, legal: AnyArray, count: int) -> IntArray:
-    """The exact best `count` legal items by inner product."""
-    scores = np.where(legal, vectors @ h, -np.inf)
-    best = np.argpartition(scores, -count)[-count:]
-    order: IntArray = best[np.argsort(-scores[best])]
-    return order
-
-
 def measure(bundle_path: Path, stages: Stages, *, rounds: int) -> dict[str, Any]:
     """All contenders at beams 20, 50, 100 and histories of 10 and 50 items."""
     torch.set_num_threads(1)
@@ -125,6 +114,7 @@ def measure(bundle_path: Path, stages: Stages, *, rounds: int) -> dict[str, Any]
                     "history": length,
                     "beams": beams,
                     "flops": flops,
+                    "hnsw_recall": contenders.hnsw_recall(length, beams),
                     "floor_ms": 1_000 * (flops / rate + sum(nodes.values()) * operator),
                     "timings": {name: asdict(timing) for name, timing in timed.items()},
                 }
@@ -155,6 +145,7 @@ def table(result: dict[str, Any]) -> str:
             name,
             [f"{t['cpu_ms']:.2f} ({t['cpu_low_ms']:.2f}-{t['cpu_high_ms']:.2f})" for t in timings],
         )
+    row("HNSW's share of the exact best W", [f"{case['hnsw_recall']:.1%}" for case in cases])
     row("floor", [f"{case['floor_ms']:.2f}" for case in cases])
 
     def times(numerator: str, denominator: str) -> list[str]:

@@ -1,18 +1,23 @@
 """`python -m tests.benchmarks.other_services constant|empty`: what the service is measured beside.
 
-`constant` is the application of the service with an answer that nobody computed; `empty` is one
-route of FastAPI that returns as many bytes. Settings are the service's COFINE_* variables.
+`constant` is `python -m service` with an answer that nobody computed, and nothing else of it is
+different; `empty` is one route of FastAPI that returns as many bytes. Settings are the service's
+COFINE_* variables.
 """
 
 import sys
+from collections.abc import Callable
+from unittest.mock import patch
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
+from model.bundle import Bundle
 from model.query import Query, Recommendation
-from service.app import create_app
-from service.serving import open_bundle, recommender_factory
-from service.settings import Settings, load_settings
+from service.__main__ import main as serve
+from service.engine import ServedRecommender
+from service.serving import recommender_factory
+from service.settings import load_settings
 
 ANSWER_BYTES = 2_400
 """Of ten items of a real bundle."""
@@ -28,11 +33,10 @@ class ConstantRecommender:
         return self._answer
 
 
-def constant(settings: Settings) -> FastAPI:
-    """The service without its search."""
-    bundle = open_bundle(settings)
+def constant_factory(bundle: Bundle) -> Callable[[], ServedRecommender]:
+    """What stands in for the service's own `recommender_factory`."""
     answer = recommender_factory(bundle)().recommend(Query([bundle.catalog.item_id(0)]))
-    return create_app(settings, bundle, lambda: ConstantRecommender(answer))
+    return lambda: ConstantRecommender(answer)
 
 
 def empty() -> FastAPI:
@@ -54,11 +58,13 @@ def empty() -> FastAPI:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    settings = load_settings()
-    app = empty() if sys.argv[1] == "empty" else constant(settings)
+    if sys.argv[1] == "constant":
+        with patch("service.__main__.recommender_factory", constant_factory):
+            serve()
+        return
     uvicorn.run(
-        app,
-        port=settings.port,
+        empty(),
+        port=load_settings().port,
         loop="uvloop",
         http="httptools",
         log_config=None,

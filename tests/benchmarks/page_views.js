@@ -1,7 +1,7 @@
 // Page views at a constant rate, whether or not the service keeps up: of a hundred requests 80 are
 // recommendations for known users, 15 for an inline history, 5 are events.
 //   URL, RATE (requests per second), SECONDS, ITEMS (a JSON file of item ids), STORED (whether an
-//   earlier run has stored the histories)
+//   earlier run has stored the histories), IN_TIME_MS (slower answers do not count as in time)
 import { sleep } from 'k6';
 import exec from 'k6/execution';
 import http from 'k6/http';
@@ -15,6 +15,7 @@ const item = (number) => items[(number * 7919) % items.length];
 const headers = { 'Content-Type': 'application/json' };
 
 const answered = new Counter('answered');
+const inTime = new Counter('in_time');
 const refused = new Counter('refused');
 const failed = new Counter('failed');
 const unanswered = new Counter('unanswered');
@@ -78,4 +79,7 @@ export default function () {
   }
   const counter = { 200: answered, 429: refused, 0: unanswered }[answer.status] || failed;
   counter.add(1);
+  if (answer.status === 200 && answer.timings.duration <= Number(__ENV.IN_TIME_MS)) {
+    inTime.add(1);
+  }
 }

@@ -30,7 +30,7 @@ def _model(axes: Axes, result: dict[str, Any]) -> None:
 
 def _sizes(axes: Axes, result: dict[str, Any]) -> None:
     rows = result["rows"]
-    for name in ("generator", "exhaustive", "HNSW"):
+    for name in ("generator", "recommendation", "exhaustive", "HNSW"):
         points = [(r["items"], r["timings"][name]["cpu_ms"]) for r in rows if name in r["timings"]]
         axes.loglog(*zip(*points, strict=True), marker="o", label=name)
     axes.set(xlabel="items", ylabel="CPU ms", title="One search, 50 results")

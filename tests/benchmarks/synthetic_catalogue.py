@@ -1,27 +1,26 @@
 """Catalogues of any size, made straight as a trie with vectors; nothing is trained.
 
+Ids, titles and categories are made by the column, and followers beyond those of a million items are
+the same ones again: made one by one, those of ten million items would take minutes.
+
 Categories are as skewed as 1 / rank, the other three codes uniform among 256: more children per
 node than in real catalogues of the size. Item vectors are a random block repeated, because only
 their place in memory matters for time. The generator's weights are random.
 """
 
-import hashlib
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from model.attributes import Attributes
-from model.availability import legal_below
 from model.browse import BrowseTree
-from model.bundle import Bundle
-from model.catalog import build_catalog
+from model.bundle import GOLDEN, Bundle, catalog_arrays, seal, transition_arrays
+from model.catalog import Catalog, Groups, category_key
 from model.decoder import Graphs, SearchTree
 from model.manifest import FORMAT_VERSION, LevelFacts, Manifest, ScoreFacts
 from model.node_hidden import NodeHidden
-from model.strings import StringTable
+from model.strings import StringIndex, StringTable
 from model.training.decoder_graph import node_weights
 from model.training.graphs import export_graphs
 from model.training.network import Network, NetworkShape
@@ -32,17 +31,9 @@ from model.types import AnyArray
 WIDTH = 64
 CODES = (256, 256, 256, 256)
 BLOCK_NODES = 500_000
+BLOCK_ITEMS = 1_000_000
+ID_DIGITS = 8
 NAMES = ("trie", "node_vectors", "node_biases", "node_hidden", "query_weights")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A mapped tree with the counts that one worker holds."""
-
-    tree: SearchTree
-    counts: AnyArray
-    seconds: float
-    """Hashing of the files, mapping, checking the trie and counting."""
 
 
 def draw_codes(items: int) -> AnyArray:
@@ -55,11 +46,9 @@ def draw_codes(items: int) -> AnyArray:
     return codes
 
 
-def write_tree(codes: AnyArray, folder: Path, width: int = WIDTH) -> float:
-    """Write the tree's arrays; return the CPU seconds of building the trie."""
-    began = time.process_time()
+def write_tree(codes: AnyArray, folder: Path, width: int = WIDTH) -> None:
+    """Write the tree's arrays."""
     trie, _ = Trie.build(codes)
-    seconds = time.process_time() - began
     np.save(folder / "trie.npy", trie.child_start)
     generator = np.random.default_rng(0)
     nodes = trie.node_count
@@ -75,32 +64,53 @@ def write_tree(codes: AnyArray, folder: Path, width: int = WIDTH) -> float:
     hidden = NodeHidden.build(trie, vectors, node_weights(random_network(width)))
     np.save(folder / "node_hidden.npy", hidden.table)
     np.save(folder / "query_weights.npy", hidden.weights)
-    return seconds
 
 
-def load_tree(folder: Path) -> Loaded:
-    """Load as a bundle's tree is loaded, hashes included."""
-    began = time.process_time()
-    for name in NAMES:
-        with (folder / f"{name}.npy").open("rb") as file:
-            hashlib.file_digest(file, "sha256")
+def map_tree(folder: Path) -> SearchTree:
+    """The tree that was written, mapped."""
     child_start, vectors, biases, table, weights = (
         np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in NAMES
     )
     trie = Trie.from_child_start(child_start)
-    hidden = NodeHidden.known(trie, table, weights)
-    counts = legal_below(trie, np.ones(trie.item_count, dtype=bool))
-    seconds = time.process_time() - began
-    return Loaded(SearchTree(trie, vectors, biases, hidden=hidden), counts, seconds)
+    return SearchTree(trie, vectors, biases, hidden=NodeHidden.known(trie, table, weights))
+
+
+def synthetic_catalog(codes: AnyArray) -> Catalog:
+    """Items with these codes [N, L], in leaf order, called P00000000, P00000001 and so on.
+
+    Titles are the ids, and each item has one category, named for its first code.
+    """
+    items = len(codes)
+    letters = np.full((items, 1 + ID_DIGITS), ord("P"), np.uint8)
+    for place in range(ID_DIGITS):
+        letters[:, ID_DIGITS - place] = ord("0") + np.arange(items) // 10**place % 10
+    names = StringTable(letters.ravel(), np.arange(items + 1) * letters.shape[1])
+    present, firsts = np.unique(codes[:, 0], return_index=True)
+    keys = [category_key((f"category {code}",)) for code in present.tolist()]
+    number = np.searchsorted(present, codes[:, 0]).astype(np.int32)
+    return Catalog(
+        item_ids=names,
+        item_index=StringIndex.build([f"P{leaf:0{ID_DIGITS}}" for leaf in range(items)]),
+        titles=names,
+        codes=codes,
+        categories=StringTable.build(keys),
+        category_index=StringIndex.build(keys),
+        category_items=Groups(np.append(firsts, items), np.arange(items, dtype=np.int32)),
+        item_categories=Groups(np.arange(items + 1), number),
+    )
 
 
 def draw_transitions(items: int) -> Transitions:
     """As many followers of every item as are kept."""
     generator = np.random.default_rng(items)
     count = min(FOLLOWERS_MOST, items)
-    followers = generator.integers(items, size=items * count, dtype=np.int32)
-    weights = generator.random(items * count, dtype=np.float32)
-    return Transitions(np.arange(items + 1) * count, followers, weights)
+    drawn = min(items, BLOCK_ITEMS) * count
+    followers = generator.integers(items, size=drawn, dtype=np.int32)
+    weights = generator.random(drawn, dtype=np.float32)
+    size = items * count
+    return Transitions(
+        np.arange(items + 1) * count, np.resize(followers, size), np.resize(weights, size)
+    )
 
 
 def random_network(width: int) -> Network:
@@ -138,11 +148,9 @@ def synthetic_bundle(
     """
     codes = draw_codes(items)
     write_tree(codes, folder, width)
-    loaded = load_tree(folder)
-    trie = loaded.tree.trie
+    tree = map_tree(folder)
+    trie = tree.trie
     codes = codes[np.lexsort(codes.T[::-1])]
-    ids = [f"P{leaf:08}" for leaf in range(items)]
-    paths = [[(f"category {code}",)] for code in codes[:, 0].tolist()]
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         bundle_id="synthetic",
@@ -163,7 +171,7 @@ def synthetic_bundle(
         facts={},
         files={},
     )
-    catalog = build_catalog(ids, ids, paths, codes)
+    catalog = synthetic_catalog(codes)
     unnamed = StringTable(np.empty(0, np.uint8), np.zeros(trie.item_start + 1, np.int64))
     return Bundle(
         path=folder,
@@ -171,9 +179,24 @@ def synthetic_bundle(
         catalog=catalog,
         attributes=Attributes(),
         browse=BrowseTree(trie, codes, (), unnamed, catalog.titles, catalog.item_ids),
-        tree=loaded.tree,
+        tree=tree,
         popularity=np.arange(items, dtype=np.int64)[::-1].copy(),
         transitions=draw_transitions(items),
         graphs=graphs or random_graphs(folder),
         golden=(),
     )
+
+
+def write_bundle(items: int, folder: Path) -> None:
+    """Write a whole bundle, of width `WIDTH`, to `folder`."""
+    bundle = synthetic_bundle(items, folder)
+    names: dict[str, AnyArray] = {
+        "node_names_blob.npy": np.empty(0, np.uint8),
+        "node_names_offsets.npy": np.zeros(bundle.tree.trie.item_start + 1, np.int64),
+        "popularity.npy": bundle.popularity,
+    }
+    arrays = catalog_arrays(bundle.catalog) | transition_arrays(bundle.transitions) | names
+    for name, array in arrays.items():
+        np.save(folder / name, array)
+    (folder / GOLDEN).write_text("[]")
+    seal(folder, bundle.manifest)

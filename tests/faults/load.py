@@ -67,7 +67,7 @@ class Call:
         seconds: from `due` to the end of the answer.
         took_ms: what a recommendation says it took, from being read to being computed.
         status: HTTP's, or NO_ANSWER.
-        is_partial: there was no time for all levels.
+        levels: how many there was time for; None for all.
     """
 
     request: Request
@@ -77,7 +77,7 @@ class Call:
     status: int
     is_degraded: bool
     took_ms: float
-    is_partial: bool
+    levels: int | None
 
     @property
     def suffers(self) -> bool:
@@ -300,11 +300,10 @@ class OpenLoop:
         is_degraded = b'"state_unavailable":true' in content
         took = re.search(rb'"took_ms":([0-9.]+)', content)
         took_ms = float(took[1]) if took else 0.0
-        is_partial = b'"levels":null' not in content and b'"levels":' in content
+        partial = re.search(rb'"levels":(\d+)', content)
+        levels = int(partial[1]) if partial else None
         seconds = time.monotonic() - due
-        self._calls.append(
-            Call(request, due, late, seconds, status, is_degraded, took_ms, is_partial)
-        )
+        self._calls.append(Call(request, due, late, seconds, status, is_degraded, took_ms, levels))
 
 
 @contextmanager
