@@ -1,10 +1,10 @@
 """Times of calls that take turns, so that their ratios hold on a machine with other work.
 
 CPU time is the process's: what others take from the machine is not in it, but for what they take
-from its caches and its memory. Wall time is told beside it. The first call of a turn pays for what
-other calls have left behind: once 6 ms of a search of 0.4 ms, in every round of one case and of no
-other. So a turn counts as its median call. Python's garbage collector
-runs between rounds only, as in `timeit`.
+from its caches and its memory. Wall time is told beside it. The first call of a turn can take
+many times as long as the next ones (6 ms of a search of 0.4 ms, in every round of one case and of
+no other; why is not known). So a turn counts as its median call. Python's garbage collector runs
+between rounds only, as in `timeit`.
 """
 
 import gc
