@@ -32,7 +32,7 @@ def shop_service(
 
 @pytest.fixture(scope="session")
 def keyed_service(
-    shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     """A service on the shop that asks for the keys of tests/keys.py.
 
@@ -41,7 +41,7 @@ def keyed_service(
     folder = tmp_path_factory.mktemp("keyed")
     bundles = folder / "bundles"
     for name in ("first", "second"):
-        shutil.copytree(shop_bundle, bundles / name)
+        shutil.copytree(any_bundle, bundles / name)
     places = {"bundles": bundles, "keys": write_keys(folder)}
     with running_service(bundles / "first", folder, **places) as service:
         yield service
