@@ -6,7 +6,8 @@ say which category paths, places and attributes the catalogue has, which scenari
 that two orders exclude one another, so a valid recommendation request may be refused, but for
 nothing else than those, or for the choices and explanations that a diffusion bundle does not have;
 and one that asks for its answer within milliseconds may be told that there was no time (504). An
-item that is put may be refused for its attributes, or for a time that ends before it begins.
+item that is put may be refused for its attributes or embeddings, or for a time that ends before it
+begins.
 """
 
 import re
@@ -115,8 +116,9 @@ def is_refusable(error: dict[str, Any]) -> bool:
 
 
 def is_refusable_edit(error: dict[str, Any]) -> bool:
-    """Whether the catalogue lacks the attribute, a time ends before it begins, or an id repeats."""
-    return re.fullmatch(r"#(/items/\d+)?(/attributes/.*)?", error["pointer"]) is not None
+    """Whether the bundle lacks what is named, a time ends before it begins, or an id repeats."""
+    named = r"#(/items/\d+)?(/(attributes|embeddings)/.*)?"
+    return re.fullmatch(named, error["pointer"]) is not None
 
 
 @pytest.mark.parametrize(("method", "path", "mode"), TRIED)
