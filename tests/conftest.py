@@ -34,6 +34,13 @@ def diffusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "diffusion", make_diffusion_bundle) / "bundle"
 
 
+@pytest.fixture(scope="session", params=["shop_bundle", "diffusion_bundle"])
+def any_bundle(request: pytest.FixtureRequest) -> Path:
+    """The shop's bundle of either decoder."""
+    bundle: Path = request.getfixturevalue(request.param)
+    return bundle
+
+
 @pytest.fixture(scope="session")
 def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of the Magazines dataset; its workspace is `run` beside it."""

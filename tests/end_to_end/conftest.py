@@ -14,13 +14,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session", params=["shop_bundle", "diffusion_bundle"])
-def any_bundle(request: pytest.FixtureRequest) -> Path:
-    """The shop's bundle of either decoder."""
-    bundle: Path = request.getfixturevalue(request.param)
-    return bundle
-
-
 @pytest.fixture(scope="session")
 def shop_service(
     any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
