@@ -223,10 +223,14 @@ def _figure(outcomes: Sequence[Outcome]) -> Figure:
     for panel, dataset in zip(panels, datasets, strict=True):
         for outcome in (each for each in outcomes if each.dataset == dataset):
             color, marker = mark(methods.index(outcome.method))
-            shape = {"marker": marker, "edgecolors": color}
-            served, generator = outcome.ranking(SERVED).ndcg, outcome.ranking(GENERATOR).ndcg
-            panel.scatter(outcome.collision_rate, served, facecolors=color, **shape)
-            panel.scatter(outcome.collision_rate, generator, facecolors="none", **shape)
+            for ranking, filling in ((SERVED, color), (GENERATOR, "none")):
+                ndcg = outcome.ranking(ranking).ndcg
+                panel.scatter(
+                    *(outcome.collision_rate, ndcg),
+                    marker=marker,
+                    edgecolors=color,
+                    facecolors=filling,
+                )
         panel.set(title=dataset, xlabel="items that share an ID, share", ylabel="NDCG@10")
     figure.legend(
         handles=[_handle(name, mark(number)) for number, name in enumerate(methods)],

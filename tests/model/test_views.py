@@ -35,7 +35,11 @@ def test_what_a_code_leaves_needs_the_codebook_of_its_level() -> None:
         item_ids=("a", "b"),
         paths=((), ()),
         words=("a", "b"),
-        **dict.fromkeys(("category", "title", "description", "brand", "collaborative"), text),
+        category=text,
+        title=text,
+        description=text,
+        brand=text,
+        collaborative=text,
         is_observed=np.zeros(2, dtype=np.bool_),
     )
 
