@@ -95,6 +95,29 @@ class CodeTable:
         """The first leaf with the same codes as each leaf, int64 [N]."""
         return first_of_bucket(self.codes)
 
+    def over(self, codes: IntArray, item_vectors: FloatArray, added: IntArray) -> "CodeTable":
+        """The table over other items; what is given stays as it is.
+
+        A code that no item had is known by nothing: like a node that comes into being in a trie it
+        gets the mean of the items that have it now and the logarithm of their number. Others keep
+        what they have learned.
+
+        Args:
+            codes: of M items, [M, L], leaf order.
+            item_vectors: [M, D].
+            added: leaves of those of them that this table does not know.
+        """
+        vectors, biases = np.array(self.vectors), np.array(self.biases)
+        for level, column in enumerate(codes.T):
+            is_known = np.zeros(vectors.shape[1], dtype=bool)
+            is_known[self.codes[:, level]] = True
+            own = column[added]
+            for code in np.unique(own[~is_known[own]]):
+                having = item_vectors[added[own == code]]
+                vectors[level, code] = having.mean(axis=0, dtype=np.float64)
+                biases[level, code] = np.log(len(having))
+        return CodeTable(codes, vectors, biases, self.evidence_weights)
+
 
 def first_of_bucket(codes: IntArray) -> IntArray:
     """The first leaf with the same `codes` [N, L] as each leaf, int64 [N]."""

@@ -21,7 +21,7 @@ from model.manifest import Manifest
 from model.new_items import NewItem
 from model.splice import Splice
 from model.strings import StringIndex, StringTable, string_hashes
-from model.types import AnyArray, CategoryPath, FloatArray
+from model.types import CategoryPath, FloatArray
 
 NORM_MARGIN = 1.0001
 """On the largest norm, for rounding: nothing may score above the bound."""
@@ -92,7 +92,7 @@ def with_items(
         tree=done.tree,
         popularity=done.leaves.rows(bundle.popularity, np.array(counts, dtype=np.int64)),
         transitions=bundle.transitions.moved(leaf_now, len(done.codes)),
-        graphs=_graphs(bundle.graphs, done.codes),
+        graphs=_graphs(bundle.graphs, done),
         golden=(),
         withheld=np.empty(0, dtype=np.int64),
     )
@@ -111,11 +111,12 @@ def _manifest(manifest: Manifest, done: Insertion, vectors: FloatArray) -> Manif
     )
 
 
-def _graphs(graphs: Graphs, codes: AnyArray) -> Graphs:
+def _graphs(graphs: Graphs, done: Insertion) -> Graphs:
     """The graphs over these items; only those of a diffusion bundle know their codes."""
     if not isinstance(graphs, DiffusionGraphs):
         return graphs
-    return graphs.over(replace(graphs.table, codes=codes.astype(np.int64)))
+    codes = done.codes.astype(np.int64)
+    return graphs.over(graphs.table.over(codes, done.tree.item_vectors, done.leaves.added))
 
 
 def _strings(table: StringTable, splice: Splice, new: Sequence[str]) -> StringTable:

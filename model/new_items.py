@@ -109,7 +109,8 @@ class ItemEncoder:
             collaborative=collaborative,
             is_observed=np.zeros(len(items), dtype=np.bool_),
             embeddings={
-                name: _embeddings(name, items, width) for name, width in self._widths().items()
+                name: _embeddings(name, items, width)
+                for name, width in self.embedding_widths().items()
             },
         )
 
@@ -124,8 +125,8 @@ class ItemEncoder:
         vectors = self.bundle.graphs.item_vectors(features.text(), codes)
         return NewItems(features.item_ids, codes, vectors)
 
-    def _widths(self) -> dict[str, int]:
-        """Widths of the embedding columns that the quantizers read."""
+    def embedding_widths(self) -> dict[str, int]:
+        """Return the widths of the embedding columns that the quantizers read, by name."""
         return {
             name: len(layers[0].weight)
             for quantizer in self.quantizers

@@ -35,7 +35,7 @@ def view(name: str, items: ItemFeatures, books: Codebooks) -> FilledVectors:
         books: codebooks of the levels before; "remainder" reads the one of "title".
 
     Raises:
-        ConfigError: there is no such view.
+        ConfigError: there is no such view, or it needs a codebook that there is not.
     """
     if name in VIEWS:
         return VIEWS[name](items, books)
@@ -100,6 +100,11 @@ def _description(items: ItemFeatures, books: Codebooks) -> FilledVectors:
 
 def _remainder(items: ItemFeatures, books: Codebooks) -> FilledVectors:
     """The description, or else what brand and title say beyond the title's code."""
+    if "title" not in books:
+        raise ConfigError(
+            "the view 'remainder' is what the code of a level 'title' before it leaves, and only "
+            "method 'kmeans' has one: take it out of tokenize.views"
+        )
     title = _title(items, books).vectors
     centroids = books["title"][nearest_codes(title, books["title"])]
     return fill(

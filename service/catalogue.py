@@ -79,14 +79,15 @@ class LiveBundle:
             self._serve(self._states.with_offers(edits, version, now))
             raise
 
-    def open_encoder(self) -> None:
-        """Open what gives items their codes, if it is not open yet.
+    def embedding_widths(self) -> Mapping[str, int]:
+        """Return the embeddings that codes are read from, with their widths.
+
+        What gives items their codes is opened for that, if it is not open yet.
 
         Raises:
             ModelError: the bundle has none that can be used here.
         """
-        if self._states is not None:
-            self._states.open_encoder()
+        return {} if self._states is None else self._states.open_encoder().embedding_widths()
 
     def _serve(self, state: Bundle) -> None:
         """Exchange the former state for this one."""

@@ -33,6 +33,9 @@ TITLE_MAX = 1_000
 DESCRIPTION_MAX = 10_000
 PATHS_MAX = 16
 ATTRIBUTES_MAX = 64
+EMBEDDINGS_MAX = 8
+EMBEDDING_WIDTH_MAX = 4_096
+EMBEDDING_NUMBER_MAX = 1e9
 STOCK_MAX = 2**31 - 1
 
 _NO_NULLS = r"^[^\x00]*$"
@@ -43,6 +46,17 @@ Description = Annotated[
 ]
 Path = Annotated[list[Identifier], Field(min_length=1, max_length=CATEGORY_DEPTH_MAX)]
 Stock = Annotated[int, Field(ge=0, le=STOCK_MAX, strict=True), BeforeValidator(whole)]
+Embedding = Annotated[
+    list[
+        Annotated[
+            float,
+            Field(
+                ge=-EMBEDDING_NUMBER_MAX, le=EMBEDDING_NUMBER_MAX, strict=True, allow_inf_nan=False
+            ),
+        ]
+    ],
+    Field(min_length=1, max_length=EMBEDDING_WIDTH_MAX),
+]
 Moment = Annotated[float, Field(ge=0, le=TIMESTAMP_MAX_SECONDS, strict=True, allow_inf_nan=False)]
 
 
@@ -118,6 +132,12 @@ class ItemBody(OfferRequest):
         max_length=ATTRIBUTES_MAX,
         description="Values of the attributes that /v1/info lists.",
     )
+    embeddings: dict[AttributeName, Embedding] = Field(
+        default={},
+        max_length=EMBEDDINGS_MAX,
+        description="Of an image, of a place, ...: those that the bundle's codes are read from, by "
+        "the names of [prepare] embeddings and as wide. One that is not given counts as empty.",
+    )
 
     def changes(self) -> list[Change]:
         """Return what this says of the item."""
@@ -127,6 +147,7 @@ class ItemBody(OfferRequest):
             description=self.description,
             categories=self.categories,
             attributes=self.attributes,
+            embeddings=self.embeddings,
         )
         return [
             Change(self.item_id, "item", content.model_dump_json(exclude_defaults=True)),

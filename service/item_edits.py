@@ -48,6 +48,7 @@ class ItemContent(BaseModel):
     description: str = ""
     categories: list[list[str]] = []
     attributes: dict[str, Scalar] = {}
+    embeddings: dict[str, list[float]] = {}
 
 
 class OfferContent(BaseModel):
@@ -238,5 +239,6 @@ def _item(item_id: str, content: ItemContent) -> NewItem:
         content.brand,
         content.description,
         tuple(tuple(path) for path in content.categories if path),
-        attributes=content.attributes,
+        content.embeddings,
+        content.attributes,
     )

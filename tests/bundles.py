@@ -52,6 +52,12 @@ def make_cold_bundle(folder: Path) -> Path:
     return _make(folder, COLD_SHOP)
 
 
+def make_cold_diffusion_bundle(folder: Path) -> Path:
+    """The same held out of a shop whose bundle has a masked-diffusion decoder."""
+    synthesize(SynthesizeConfig(items=200, users=300, seed=2), folder / "shop")
+    return _make(folder, _with_diffusion(COLD_SHOP))
+
+
 def make_shop_bundle(folder: Path) -> Path:
     """Train on a small synthetic shop in `folder`; the workspace stays in `folder/run`."""
     return _make(folder, SHOP)
@@ -59,18 +65,31 @@ def make_shop_bundle(folder: Path) -> Path:
 
 def make_diffusion_bundle(folder: Path) -> Path:
     """The same shop with the category over two levels and a masked-diffusion decoder."""
-    diffusion = SHOP.replace("epochs = 3\n", 'epochs = 3\ndecoder = "diffusion"\n')
-    # Validation searches user by user: fifty are enough where only the bundle is wanted.
-    diffusion = diffusion.replace("epochs = 3\n", "epochs = 3\nvalidation_users = 50\n")
-    return _make(folder, f"{diffusion}\n[tokenize]\ncategory_levels = 2\n")
+    return _make(folder, _with_diffusion(SHOP))
 
 
 def make_magazines_bundle(folder: Path) -> Path:
     """Train on the Magazines dataset in `folder`; skips where the data is absent."""
+    return _make(folder, _magazines())
+
+
+def make_magazines_diffusion_bundle(folder: Path) -> Path:
+    """The same with a masked-diffusion decoder."""
+    return _make(folder, _with_diffusion(_magazines()))
+
+
+def _magazines() -> str:
     data = research_data("amazon-magazines-2018")
     source = f'[prepare]\nitems = "{data}/items.parquet"\nevents = "{data}/interactions.parquet"\n'
     settings = 'preset = "tiny"\nworkspace = "run"\nbundle = "bundle"\n'
-    return _make(folder, f"{settings}{source}[train]\nepochs = 6\n")
+    return f"{settings}{source}[train]\nepochs = 6\n"
+
+
+def _with_diffusion(toml: str) -> str:
+    """The same run with the category over two levels and a masked-diffusion decoder."""
+    # Validation searches user by user: fifty are enough where only the bundle is wanted.
+    train = '[train]\ndecoder = "diffusion"\nvalidation_users = 50\n'
+    return toml.replace("[train]\n", train) + "\n[tokenize]\ncategory_levels = 2\n"
 
 
 def _make(folder: Path, toml: str) -> Path:

@@ -34,6 +34,13 @@ def diffusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "diffusion", make_diffusion_bundle) / "bundle"
 
 
+@pytest.fixture(scope="session", params=["shop_bundle", "diffusion_bundle"])
+def any_bundle(request: pytest.FixtureRequest) -> Path:
+    """The shop's bundle of either decoder."""
+    bundle: Path = request.getfixturevalue(request.param)
+    return bundle
+
+
 @pytest.fixture(scope="session")
 def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of the Magazines dataset; its workspace is `run` beside it."""
@@ -43,8 +50,32 @@ def magazines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def magazines_diffusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of the same dataset with a masked-diffusion decoder."""
+    from tests.bundles import make_magazines_diffusion_bundle
+
+    made = made_once(tmp_path_factory, "magazines-diffusion", make_magazines_diffusion_bundle)
+    return made / "bundle"
+
+
+@pytest.fixture(scope="session")
 def cold_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle of a shop that has never sold some of its items."""
     from tests.bundles import make_cold_bundle
 
     return made_once(tmp_path_factory, "cold", make_cold_bundle) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def cold_diffusion_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of the same shop with a masked-diffusion decoder."""
+    from tests.bundles import make_cold_diffusion_bundle
+
+    return made_once(tmp_path_factory, "cold-diffusion", make_cold_diffusion_bundle) / "bundle"
+
+
+@pytest.fixture(scope="session", params=["cold_bundle", "cold_diffusion_bundle"])
+def any_cold_bundle(request: pytest.FixtureRequest) -> Path:
+    """A bundle of either decoder of a shop that has never sold some of its items."""
+    bundle: Path = request.getfixturevalue(request.param)
+    return bundle

@@ -50,6 +50,7 @@ from model.training.evaluation.cold import ColdEvaluation, evaluate_cold
 from model.training.evaluation.report import Evaluation
 from model.training.export import Stages
 from model.training.pipeline import Stage, StageRunner, Workspace, run_catalogue, run_learning
+from model.training.train import read_training
 
 COLD = "cold.json"
 """What a combination's held-out items were measured as, in its workspace."""
@@ -219,7 +220,8 @@ def _outcome(combination: Combination, stages: Stages, own: Workspace) -> Outcom
         codes_used={level["name"]: level["used"] for level in tokens["levels"]},
         rankings=tuple(_rankings(measured)),
         fit_seconds=_json(own.stamp("tokenize"))["seconds"],
-        train_seconds=_json(own.stamp("train"))["seconds"],
+        # Not those of the stage: they are of its last attempt where it was interrupted.
+        train_seconds=60 * read_training(stages.trained)["minutes"],
     )
 
 
@@ -239,6 +241,8 @@ def _cold_outcome(own: Workspace) -> ColdOutcome:
     found = ColdEvaluation.model_validate_json((own.path / COLD).read_bytes())
     return ColdOutcome(
         recall=found.cold_recall,
+        head_recall=found.cold_head_recall,
+        chance_recall=found.cold_chance_recall,
         popularity_recall=found.cold_popularity_recall,
         others_ndcg=found.warm_ndcg_before,
         cost=found.cost(),

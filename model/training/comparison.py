@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
@@ -25,11 +26,19 @@ HEADINGS = (
     "tokenize s",
     "train s",
 )
-COLD_HEADINGS = ("new items R@10", "of popularity", "others N@10", "lost to the new")
+COLD_HEADINGS = (
+    *("new items R@10", "of the item head", "of chance", "of popularity"),
+    *("others N@10", "lost to the new"),
+)
 RANKING_HEADINGS = (
     *("data set", "tokenizer", "seeds", "ranking", "seen items", "R@10", "N@10"),
     "lost to the beam",
 )
+COLORS = 10
+"""Of Matplotlib's cycle."""
+MARKERS = ("o", "s", "^", "D", "v")
+"""All of them can be drawn empty."""
+LEGEND_ROWS = 14
 
 
 class Ranking(BaseModel):
@@ -52,14 +61,16 @@ class ColdOutcome(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recall: float = Field(description="Recall@10 of the served ranking where they came next")
-    popularity_recall: float = Field(description="of popularity")
+    head_recall: float = Field(description="of the item head over the whole catalogue")
+    chance_recall: float = Field(description="of ten items drawn at random")
+    popularity_recall: float = Field(description="of popularity, which knows no new item")
     others_ndcg: float = Field(description="served NDCG@10 for all other items, before they come")
     cost: float = Field(description="the share of it that is lost once they are there")
 
     def cells(self) -> list[str]:
         """Return the outcome as text, by `COLD_HEADINGS`."""
-        recalls = [f"{each:.4f}" for each in (self.recall, self.popularity_recall)]
-        return [*recalls, f"{self.others_ndcg:.4f}", f"{self.cost:.1%}"]
+        found = (self.recall, self.head_recall, self.chance_recall, self.popularity_recall)
+        return [*(f"{each:.4f}" for each in (*found, self.others_ndcg)), f"{self.cost:.1%}"]
 
 
 class Outcome(BaseModel):
@@ -76,7 +87,7 @@ class Outcome(BaseModel):
     codes_used: dict[str, int] = Field(description="by level, coarse to fine")
     rankings: tuple[Ranking, ...]
     fit_seconds: float = Field(description="of the stage tokenize")
-    train_seconds: float = Field(description="of the stage train")
+    train_seconds: float = Field(description="of all epochs and lessons, whatever interrupted them")
     cold: ColdOutcome | None = Field(None, description="where the data set holds items out")
 
     def ranking(self, name: str) -> Ranking:
@@ -204,18 +215,37 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _figure(outcomes: Sequence[Outcome]) -> Figure:
     """Collisions against NDCG@10, one panel per data set: a filled mark is what is served."""
+    legend_columns = 1 + (len({outcome.method for outcome in outcomes}) - 1) // LEGEND_ROWS
     datasets = list(dict.fromkeys(outcome.dataset for outcome in outcomes))
     methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
-    figure = Figure(figsize=(5 * len(datasets) + 2, 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(datasets) + 2 * legend_columns, 4), layout="constrained")
     panels = figure.subplots(1, len(datasets), squeeze=False)[0]
     for panel, dataset in zip(panels, datasets, strict=True):
         for outcome in (each for each in outcomes if each.dataset == dataset):
-            number = methods.index(outcome.method)
-            color = f"C{number % 10}"
-            label = outcome.method if outcome.seed == outcomes[0].seed else None
-            served, generator = outcome.ranking(SERVED).ndcg, outcome.ranking(GENERATOR).ndcg
-            panel.scatter(outcome.collision_rate, served, color=color, label=label)
-            panel.scatter(outcome.collision_rate, generator, edgecolors=color, facecolors="none")
+            color, marker = mark(methods.index(outcome.method))
+            for ranking, filling in ((SERVED, color), (GENERATOR, "none")):
+                ndcg = outcome.ranking(ranking).ndcg
+                panel.scatter(
+                    *(outcome.collision_rate, ndcg),
+                    marker=marker,
+                    edgecolors=color,
+                    facecolors=filling,
+                )
         panel.set(title=dataset, xlabel="items that share an ID, share", ylabel="NDCG@10")
-        panel.legend(fontsize="small")
+    figure.legend(
+        handles=[_handle(name, mark(number)) for number, name in enumerate(methods)],
+        loc="outside right upper",
+        ncols=legend_columns,
+        fontsize="small",
+    )
     return figure
+
+
+def mark(number: int) -> tuple[str, str]:
+    """Return colour and marker of the method of this number; no two of fifty are the same."""
+    return f"C{number % COLORS}", MARKERS[number // COLORS % len(MARKERS)]
+
+
+def _handle(name: str, marked: tuple[str, str]) -> Line2D:
+    color, marker = marked
+    return Line2D([], [], color=color, marker=marker, linestyle="", label=name)

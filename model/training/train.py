@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from model.errors import StageError, TrainingError
+from model.diffusion_search import ANY_ORDER_ITEMS_MAX, largest_range, ordered_levels
+from model.errors import ConfigError, StageError, TrainingError
 from model.manifest import BEAM_WIDTH_MAX, LevelFacts
 from model.training.diffusion_losses import Masking, Objective, diffusion_losses
 from model.training.diffusion_network import DiffusionNetwork
@@ -41,6 +42,7 @@ from model.training.stage_files import save_json
 from model.training.teaching import Lessons, Teaching
 from model.training.training_set import TrainingSet, batches, padded, read_training_set
 from model.training.validation import validate
+from model.trie import Trie
 
 
 class TrainConfig(BaseModel):
@@ -285,11 +287,13 @@ def train(
 
     Raises:
         StageError: a stage before this one is unfinished, or `output` belongs to another run.
+        ConfigError: the catalogue leaves a setting nothing to work on.
         TrainingError: the loss is no longer finite.
     """
     data = read_training_set(
         prepared, embedded, tokenized, history_length=config.history_length, refit=False
     )
+    refuse_idle_penalty(config, data.catalogue.trie, category_levels(data.catalogue.levels))
     output.mkdir(parents=True, exist_ok=True)
     run = TrainingRun(config, data)
     identity = fingerprint(config, data)
@@ -313,6 +317,28 @@ def train(
         save(output / "best.ckpt", identity, run.state())
     finish(output, run, lessons, best, refit=False)
     return best
+
+
+def refuse_idle_penalty(config: TrainConfig, trie: Trie, leading: int) -> None:
+    """Refuse to keep beams apart where no code is taken in any order.
+
+    Args:
+        config: how the network is trained.
+        trie: of the catalogue.
+        leading: leading levels that spell the category.
+
+    Raises:
+        ConfigError: `diversity_penalty` would do nothing.
+    """
+    if config.decoder != "diffusion" or not config.diversity_penalty:
+        return
+    if ordered_levels(trie, leading) == trie.levels:
+        raise ConfigError(
+            "train.diversity_penalty has nothing to work on: it keeps codes apart that are taken "
+            f"in any order, and the largest category has {largest_range(trie, max(1, leading)):,} "
+            f"items where that is done up to {ANY_ORDER_ITEMS_MAX:,}; leave it out, or raise "
+            "tokenize.category_levels"
+        )
 
 
 def _merit(row: dict[str, float]) -> float:

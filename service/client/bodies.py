@@ -283,6 +283,7 @@ class ItemEdit(Offer):
     description: NotRequired[str]
     categories: NotRequired[Sequence[Sequence[str]]]
     attributes: NotRequired[Mapping[str, Scalar]]
+    embeddings: NotRequired[Mapping[str, Sequence[float]]]
 
 
 class CatalogueEdit(TypedDict):

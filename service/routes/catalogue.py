@@ -1,7 +1,7 @@
 """PUT /v1/items, and POST /v1/items/{item_id}:hide, :show, :availability and :reset."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -41,11 +41,13 @@ async def put_items(body: ItemsRequest, serving: InServing) -> Response:
     paths stay as they are keeps its place. What is sent is kept: a new bundle reads it again.
     """
     items = body.items if isinstance(body, ItemBatch) else [body]
-    _check_attributes(serving, items, is_batch=isinstance(body, ItemBatch))
+    is_batch = isinstance(body, ItemBatch)
+    _check_attributes(serving, items, is_batch=is_batch)
     try:
-        await asyncio.to_thread(serving.variants.active.live.open_encoder)
+        widths = await asyncio.to_thread(serving.variants.active.live.embedding_widths)
     except ModelError as error:
         raise BundleRefusedError(f"the bundle in service cannot take items: {error}") from None
+    _check_embeddings(widths, items, is_batch=is_batch)
     changes = [change for item in items for change in item.changes()]
     return await _written(serving, changes, [item.item_id for item in items])
 
@@ -117,9 +119,29 @@ def _check_attributes(serving: Serving, items: Sequence[ItemBody], *, is_batch: 
         for name, value in item.attributes.items():
             refusal = _refusal(types, name, value)
             if refusal is not None:
-                escaped = name.replace("~", "~0").replace("/", "~1")
                 where = f"#/items/{place}" if is_batch else "#"
-                raise InvalidFieldError(refusal, pointer=f"{where}/attributes/{escaped}")
+                raise InvalidFieldError(refusal, pointer=f"{where}/attributes/{_escaped(name)}")
+
+
+def _check_embeddings(
+    widths: Mapping[str, int], items: Sequence[ItemBody], *, is_batch: bool
+) -> None:
+    """Refuse embeddings that the bundle does not read, or not in this width."""
+    there = ", ".join(f"{name} ({width} numbers)" for name, width in sorted(widths.items()))
+    for place, item in enumerate(items):
+        for name, numbers in item.embeddings.items():
+            if widths.get(name) != len(numbers):
+                where = f"#/items/{place}" if is_batch else "#"
+                raise InvalidFieldError(
+                    f"embedding {name!r} of {len(numbers)} numbers is not one that the bundle in "
+                    f"service reads codes from; there is {there or 'none'}",
+                    pointer=f"{where}/embeddings/{_escaped(name)}",
+                )
+
+
+def _escaped(name: str) -> str:
+    """Return a name as it stands in a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _refusal(types: dict[str, AttributeType], name: str, value: str | float | bool) -> str | None:

@@ -14,13 +14,6 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session", params=["shop_bundle", "diffusion_bundle"])
-def any_bundle(request: pytest.FixtureRequest) -> Path:
-    """The shop's bundle of either decoder."""
-    bundle: Path = request.getfixturevalue(request.param)
-    return bundle
-
-
 @pytest.fixture(scope="session")
 def shop_service(
     any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
@@ -32,7 +25,7 @@ def shop_service(
 
 @pytest.fixture(scope="session")
 def keyed_service(
-    shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     """A service on the shop that asks for the keys of tests/keys.py.
 
@@ -41,7 +34,7 @@ def keyed_service(
     folder = tmp_path_factory.mktemp("keyed")
     bundles = folder / "bundles"
     for name in ("first", "second"):
-        shutil.copytree(shop_bundle, bundles / name)
+        shutil.copytree(any_bundle, bundles / name)
     places = {"bundles": bundles, "keys": write_keys(folder)}
     with running_service(bundles / "first", folder, **places) as service:
         yield service

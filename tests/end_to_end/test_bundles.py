@@ -44,6 +44,7 @@ class Shop:
     folder: Path
     bundles: dict[str, str]
     """Name -> id."""
+    decoder: str
 
     def admin(self, place: int = 0) -> httpx2.Client:
         client = self.replicas[place].client()
@@ -88,12 +89,12 @@ class Shop:
 
 
 @pytest.fixture
-def shop(shop_bundle: Path, tmp_path: Path) -> Iterator[Shop]:
+def shop(any_bundle: Path, tmp_path: Path) -> Iterator[Shop]:
     folder = tmp_path / "bundles"
     folder.mkdir()
-    bundles = {name: copy_of(shop_bundle, folder / name, name) for name in ("one", "two", "three")}
+    bundles = {name: copy_of(any_bundle, folder / name, name) for name in ("one", "two", "three")}
     (folder / "current").symlink_to("one")
-    (folder / "outside").symlink_to(shop_bundle)
+    (folder / "outside").symlink_to(any_bundle)
     keys = write_keys(tmp_path)
     with ExitStack() as stack:
         redis = stack.enter_context(running_redis(tmp_path))
@@ -106,7 +107,7 @@ def shop(shop_bundle: Path, tmp_path: Path) -> Iterator[Shop]:
             stack.enter_context(running_service(folder / "current", tmp_path, **chosen, **generous))
             for _ in range(2)
         ]
-        yield Shop(replicas, redis, folder, bundles)
+        yield Shop(replicas, redis, folder, bundles, read_manifest(any_bundle).decoder)
 
 
 class Load:
@@ -185,7 +186,8 @@ def test_a_canary_serves_the_same_users_everywhere(shop: Shop) -> None:
     assert len(set(expected.values())) == 2
     for place in (0, 1):
         assert {user: shop.served(place, user) for user in USERS} == expected
-        assert {user: shop.explored(place, user) for user in USERS} == expected
+        if shop.decoder == "autoregressive":  # the other has no probability per level
+            assert {user: shop.explored(place, user) for user in USERS} == expected
     served = shop.replicas[0].metric('cofine_variant_duration_seconds_count{variant="canary"}')
     assert served == sum(variant == "canary" for variant, _ in expected.values())
 
@@ -275,7 +277,7 @@ NAMES = ("gone", "outside", "..", ".", "%2e%2e", "..%2fone", "one%2f..%2ftwo", "
 
 
 @pytest.mark.slow
-def test_names_lead_nowhere_else(shop: Shop, shop_bundle: Path) -> None:
+def test_names_lead_nowhere_else(shop: Shop, any_bundle: Path) -> None:
     for name in NAMES:
         for verb in ("load", "activate", "rollback"):
             response = shop.ask(0, "POST", f"/{name}:{verb}")

@@ -70,6 +70,14 @@ def test_a_key_opens_what_its_scope_says(keyed_service: ServiceProcess) -> None:
 def test_from_broad_to_narrow(keyed_service: ServiceProcess) -> None:
     with Client(keyed_service.url, key=KEYS["read"]) as reader:
         tree = reader.taxonomy()
+        if reader.info()["decoder"] == "diffusion":  # it has no probability per level
+            with pytest.raises(ProblemError) as caught:
+                reader.explore(user_id="nobody", k=2)
+            assert "autoregressive bundle" in caught.value.problem["errors"][0]["detail"]
+            place = tree["choices"][0]
+            assert reader.taxonomy(place["path"])["items_here"] == place["items"]
+            assert len(reader.recommend(path=place["path"], k=2)["items"]) == 2
+            return
         broad = reader.explore(user_id="nobody", k=2)
         assert broad["items_here"] == tree["items_here"] == reader.info()["items"]
         chosen = broad["choices"][0]

@@ -9,6 +9,8 @@ from model.training.evaluation.cold import CUTOFF, cold_questions, evaluate_cold
 from tests.contract.redis_server import running_redis
 from tests.end_to_end.service_process import ids, recommend, running_service, wait_until
 
+USERS = 100
+"""More than there are whose next item is a held-out one; bounds the others."""
 PATIENT = {
     "deadline_ms": 20_000,
     "state_read_deadline_ms": 5_000,
@@ -18,10 +20,10 @@ PATIENT = {
 
 @pytest.mark.slow
 def test_items_put_on_one_replica_are_found_on_another_as_offline(
-    cold_bundle: Path, tmp_path: Path
+    any_cold_bundle: Path, tmp_path: Path
 ) -> None:
-    prepared = cold_bundle.parent / "run" / "prepared"
-    expected = evaluate_cold(cold_bundle, prepared)
+    prepared = any_cold_bundle.parent / "run" / "prepared"
+    expected = evaluate_cold(any_cold_bundle, prepared, users=USERS)
     items = [
         {
             **{"item_id": item.item_id, "title": item.title, "brand": item.brand},
@@ -34,7 +36,7 @@ def test_items_put_on_one_replica_are_found_on_another_as_offline(
         redis = stack.enter_context(running_redis(tmp_path))
         first, second = (
             stack.enter_context(
-                running_service(cold_bundle, tmp_path, state_url=redis.url, **PATIENT)
+                running_service(any_cold_bundle, tmp_path, state_url=redis.url, **PATIENT)
             )
             for _ in range(2)
         )
@@ -50,4 +52,4 @@ def test_items_put_on_one_replica_are_found_on_another_as_offline(
 
     assert len(found) == expected.cold_users
     assert sum(found) / len(found) == pytest.approx(expected.cold_recall)
-    assert sum(found) / len(found) > expected.cold_popularity_recall
+    assert sum(found) / len(found) > 2 * expected.cold_chance_recall

@@ -78,11 +78,11 @@ service.__main__.main()
 """
 
 
-def test_each_worker_multiplies_alone(shop_bundle: Path, tmp_path: Path) -> None:
+def test_each_worker_multiplies_alone(any_bundle: Path, tmp_path: Path) -> None:
     port = free_port()
     ended = subprocess.run(
         [sys.executable, "-c", WATCHED, f"http://127.0.0.1:{port}/readyz"],
-        env=environment(bundle=shop_bundle.resolve(), port=port, drain_seconds=0)
+        env=environment(bundle=any_bundle.resolve(), port=port, drain_seconds=0)
         | {"OPENBLAS_NUM_THREADS": "4"},
         cwd=tmp_path,
         capture_output=True,
@@ -225,9 +225,9 @@ def test_a_port_in_use_is_told(
     assert shop_service.status("/readyz") == 200
 
 
-def test_a_burst_beyond_the_queue_is_answered_429(shop_bundle: Path, tmp_path: Path) -> None:
+def test_a_burst_beyond_the_queue_is_answered_429(any_bundle: Path, tmp_path: Path) -> None:
     with running_service(
-        shop_bundle, tmp_path, workers=1, queue_max_requests=3, deadline_ms=20_000
+        any_bundle, tmp_path, workers=1, queue_max_requests=3, deadline_ms=20_000
     ) as service:
         with service.client() as client:
             history = [item["item_id"] for item in recommend(client, k=5)["items"]]
@@ -245,10 +245,10 @@ def test_a_burst_beyond_the_queue_is_answered_429(shop_bundle: Path, tmp_path: P
             assert len(recommend(client, history=history)["items"]) == 10
 
 
-def test_clients_that_never_finish_hold_nobody_up(shop_bundle: Path, tmp_path: Path) -> None:
+def test_clients_that_never_finish_hold_nobody_up(any_bundle: Path, tmp_path: Path) -> None:
     head = b"POST /v1/recommend HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
     with (
-        running_service(shop_bundle, tmp_path, body_deadline_ms=300) as service,
+        running_service(any_bundle, tmp_path, body_deadline_ms=300) as service,
         service.client() as client,
         ExitStack() as sockets,
     ):
@@ -264,10 +264,10 @@ def test_clients_that_never_finish_hold_nobody_up(shop_bundle: Path, tmp_path: P
             assert b"body_too_slow" in answer
 
 
-def test_sigterm_loses_no_request(shop_bundle: Path, tmp_path: Path) -> None:
+def test_sigterm_loses_no_request(any_bundle: Path, tmp_path: Path) -> None:
     requests = 60
     with running_service(
-        shop_bundle, tmp_path, workers=1, drain_seconds=1.5, deadline_ms=20_000
+        any_bundle, tmp_path, workers=1, drain_seconds=1.5, deadline_ms=20_000
     ) as service:
         # Requests that have arrived but that nobody has read when the signal comes.
         answers = all_at_once(
@@ -283,9 +283,9 @@ def test_sigterm_loses_no_request(shop_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_draining_says_not_ready_and_a_second_sigterm_ends_it(
-    shop_bundle: Path, tmp_path: Path
+    any_bundle: Path, tmp_path: Path
 ) -> None:
-    with running_service(shop_bundle, tmp_path, drain_seconds=600) as service:
+    with running_service(any_bundle, tmp_path, drain_seconds=600) as service:
         with service.client() as client:
             assert "connection" not in recommend_headers(client)
             service.signal(signal.SIGTERM)

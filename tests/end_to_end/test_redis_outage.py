@@ -1,7 +1,4 @@
-"""With Redis hung or killed, recommendations keep coming and events are refused.
-
-On one decoder: what reads and writes the state knows of none.
-"""
+"""With Redis hung or killed, recommendations keep coming and events are refused."""
 
 import threading
 import time
@@ -45,10 +42,10 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="module")
 def service(
-    redis_server: RedisServer, shop_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+    redis_server: RedisServer, any_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServiceProcess]:
     with running_service(
-        shop_bundle,
+        any_bundle,
         tmp_path_factory.mktemp("service"),
         state_url=redis_server.url,
         **PATIENT,
@@ -57,8 +54,8 @@ def service(
 
 
 @pytest.fixture(scope="module")
-def items(shop_bundle: Path) -> list[str]:
-    catalog = Bundle.open(shop_bundle).catalog
+def items(any_bundle: Path) -> list[str]:
+    catalog = Bundle.open(any_bundle).catalog
     return [catalog.item_id(leaf) for leaf in range(len(catalog))]
 
 
@@ -197,12 +194,12 @@ def test_a_killed_redis(
 
 
 def test_a_service_that_starts_before_its_redis(
-    shop_bundle: Path, tmp_path: Path, items: list[str]
+    any_bundle: Path, tmp_path: Path, items: list[str]
 ) -> None:
     with running_redis(tmp_path) as server:
         server.kill()
         with (
-            running_service(shop_bundle, tmp_path, state_url=server.url, **PATIENT) as service,
+            running_service(any_bundle, tmp_path, state_url=server.url, **PATIENT) as service,
             service.client() as client,
         ):
             assert is_degraded(recommend(client, user_id="early"))

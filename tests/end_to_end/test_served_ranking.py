@@ -62,7 +62,11 @@ def answer_of(recommender: Recommender, history: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.real_data
-def test_magazines_are_served_as_evaluated(magazines_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained", ["magazines_bundle", "magazines_diffusion_bundle"])
+def test_magazines_are_served_as_evaluated(
+    trained: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    magazines_bundle: Path = request.getfixturevalue(trained)
     prepared = magazines_bundle.parent / "run" / "prepared"
     with running_service(magazines_bundle, tmp_path) as service:
         found = compare(magazines_bundle, prepared, service.url, split="test", users=None)

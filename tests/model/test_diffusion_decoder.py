@@ -12,8 +12,11 @@ from model.availability import legal_below
 from model.bundle import Bundle
 from model.decoder import SearchTree
 from model.diffusion_decoder import DiffusionGraphs, GraphMaskedDecoder
+from model.edited_bundle import with_new_items
 from model.errors import BundleError
 from model.golden_cases import verify_golden
+from model.insertion import NewItems
+from model.new_items import NewItem
 from model.query import Query
 from model.recommender import Recommender
 from model.trie import Trie
@@ -146,3 +149,30 @@ def test_partly_unmasked_ids_are_told_apart_in_a_large_catalogue(
 
     assert found.leaves.tolist() == expected.leaves.tolist()
     np.testing.assert_allclose(found.totals(), expected.totals(), atol=1e-3)
+
+
+def test_a_code_that_nobody_had_is_known_by_the_item_that_has_it(
+    bundle: Bundle, graphs: DiffusionGraphs
+) -> None:
+    """All codes of the shop are used: its codebooks are given one more, which no item has."""
+    table, dead = graphs.table, graphs.table.biases.shape[1]
+    wider = replace(
+        table,
+        vectors=np.pad(table.vectors, ((0, 0), (0, 1), (0, 0))),
+        biases=np.pad(table.biases, ((0, 0), (0, 1))),
+    )
+    codes = np.array(bundle.catalog.codes[:1])
+    codes[0, -1] = dead
+    vector = np.array(bundle.tree.item_vectors[:1]) + 1
+    new = NewItem("new", title="new", paths=bundle.catalog.paths(0))
+
+    with_dead_codes = replace(bundle, graphs=graphs.over(wider))
+    live = with_new_items(with_dead_codes, [new], NewItems(["new"], codes, vector))
+
+    assert isinstance(live.graphs, DiffusionGraphs)
+    known = live.graphs.table
+    np.testing.assert_array_equal(known.vectors[-1, dead], vector[0])
+    np.testing.assert_array_equal(known.vectors[:-1, dead], 0)
+    np.testing.assert_array_equal(known.vectors[:, :dead], table.vectors)
+    np.testing.assert_array_equal(known.biases[:, :dead], table.biases)
+    assert known.codes[live.catalog.known_leaf("new"), -1] == dead

@@ -186,6 +186,32 @@ def test_positions_are_taken_in_any_order_up_to_a_size_of_category() -> None:
     assert ordered_levels(small, 0) == 1  # without a taxonomy the first level stands for it
 
 
+def test_a_code_that_nobody_had_is_the_mean_of_the_items_that_come_with_it() -> None:
+    """A dead code's vector was never trained; others keep theirs, whoever comes."""
+    codes = np.array([[0, 0], [0, 1], [1, 1]])
+    table = CodeTable(
+        codes,
+        np.full((2, 4, 3), 7, np.float32),
+        np.full((2, 4), -5, np.float32),
+        np.ones(3, np.float32),
+    )
+    now = np.array([[0, 0], [0, 1], [0, 3], [1, 1], [2, 3]])
+    items = np.arange(15, dtype=np.float32).reshape(5, 3)
+
+    grown = table.over(now, items, np.array([2, 4]))
+
+    assert grown.vectors[0, 2].tolist() == items[4].tolist()
+    assert grown.vectors[1, 3].tolist() == ((items[2] + items[4]) / 2).tolist()
+    assert grown.biases[0, 2] == 0
+    assert grown.biases[1, 3] == np.float32(np.log(2))
+    grown.vectors[0, 2] = grown.vectors[1, 3] = 7
+    grown.biases[0, 2] = grown.biases[1, 3] = -5
+    assert (grown.vectors == 7).all()
+    assert (grown.biases == -5).all()
+    assert (table.vectors == 7).all()
+    assert grown.codes is now
+
+
 def test_openings_say_what_may_be_unmasked_when() -> None:
     assert Unmasking(1).openings(3).astype(int).tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 1]]
     order = Unmasking(1, schedule=(2, 1)).openings(3).astype(int).tolist()

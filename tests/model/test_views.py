@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
-from model.views import brand_and_remainder, fill
+from model.errors import ConfigError
+from model.item_features import ItemFeatures
+from model.views import brand_and_remainder, fill, view
 
 
 def test_each_row_takes_its_first_source_and_is_counted() -> None:
@@ -24,3 +27,22 @@ def test_brand_and_remainder_weigh_the_same() -> None:
     assert np.allclose(remainder, [0, 0, 1])
     assert np.allclose(brand_alone, [1, 0, 0])
     assert not nothing.any()
+
+
+def test_what_a_code_leaves_needs_the_codebook_of_its_level() -> None:
+    text = np.eye(2, dtype=np.float32)
+    items = ItemFeatures(
+        item_ids=("a", "b"),
+        paths=((), ()),
+        words=("a", "b"),
+        category=text,
+        title=text,
+        description=text,
+        brand=text,
+        collaborative=text,
+        is_observed=np.zeros(2, dtype=np.bool_),
+    )
+
+    with pytest.raises(ConfigError, match="take it out of tokenize"):
+        view("remainder", items, {})
+    assert view("remainder", items, {"title": text}).vectors.shape == (2, 2)

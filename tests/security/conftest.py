@@ -4,10 +4,10 @@ import httpx2
 import pytest
 
 from tests.contract.redis_server import own_redis_server, redis_server
-from tests.end_to_end.conftest import any_bundle, shop_service
+from tests.end_to_end.conftest import shop_service
 from tests.end_to_end.service_process import ServiceProcess
 
-__all__ = ["any_bundle", "own_redis_server", "redis_server", "shop_service"]
+__all__ = ["own_redis_server", "redis_server", "shop_service"]
 
 
 @pytest.fixture

@@ -4,13 +4,17 @@ import asyncio
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from model.bundle import Bundle
+from model.quantizer_files import quantizer_files, read_quantizers
+from model.quantizers import Layer, VectorQuantizer
 from model.recommender import Recommender
 from service import catalogue, item_edits
 from service.app import create_app
@@ -22,7 +26,7 @@ from service.metrics import Metrics
 from service.settings import load_settings
 from tests.contract.redis_server import RedisServer
 from tests.keys import headers_of, write_keys
-from tests.model.bundle_copy import copy_bundle
+from tests.model.bundle_copy import copy_bundle, reseal
 from tests.service.conftest import AppClient, Client
 from tests.service.problem_shape import check_problem
 from tests.waiting import eventually
@@ -103,6 +107,12 @@ async def test_an_item_put_elsewhere_just_now_can_be_edited(client: Client) -> N
         ({"attributes": {"price": "cheap"}}, "#/attributes/price"),
         ({"attributes": {"pr/ice": 3}}, "#/attributes/pr~1ice"),
         ({"attributes": {"price": None}}, "#/attributes/price"),
+        ({"embeddings": {"image": []}}, "#/embeddings/image"),
+        ({"embeddings": {"image": [1e10]}}, "#/embeddings/image/0"),
+        ({"embeddings": {"image": ["1"]}}, "#/embeddings/image/0"),
+        ({"embeddings": {"image": [0.5] * 4_097}}, "#/embeddings/image"),
+        ({"embeddings": {str(n): [0.5] for n in range(9)}}, "#/embeddings"),
+        ({"embeddings": {"im/age": [0.5]}}, "#/embeddings/im~1age"),
         ({"stock": -1}, "#/stock"),
         ({"stock": 1.5}, "#/stock"),
         ({"available_from": "soon"}, "#/available_from"),
@@ -286,6 +296,56 @@ async def test_an_operator_reads_why_edits_are_lacking(shop_bundle: Path, tmp_pa
         told = await failure()
         assert told is not None
         assert "has no collaborative_from_text.npy" in told
+
+
+def read_pictures(folder: Path) -> None:
+    """Have a bundle's last codes tell upright pictures from lying ones, whatever was learned."""
+    *others, last = read_quantizers(folder)
+    assert isinstance(last, VectorQuantizer)
+    book = np.full((last.levels[0].codes, 2), 9, np.float32)
+    book[:2] = np.eye(2)
+    as_it_is = (Layer(np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),)
+    seeing = replace(last, views=("picture",), codebooks=(book,), encoders=(as_it_is,))
+    text, arrays = quantizer_files([*others, seeing])
+    (folder / "codebooks" / "quantizers.json").write_text(text, encoding="utf-8")
+    for name, array in arrays.items():
+        path = folder / "codebooks" / f"{name}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, array)
+    reseal(folder)
+
+
+async def test_an_item_that_is_put_gets_its_codes_from_its_picture_too(
+    shop_bundle: Path, tmp_path: Path
+) -> None:
+    folder = copy_bundle(shop_bundle, tmp_path / "bundle")
+    read_pictures(folder)
+    app = create_app(load_settings(bundle=folder, workers=1, deadline_ms=20_000))
+    async with app.router.lifespan_context(app), Client(app, []) as client:
+
+        async def code(embeddings: dict[str, list[float]]) -> int:
+            title = f"A new thing {embeddings}"
+            body = {"item_id": "new", "title": title, "embeddings": embeddings}
+            answer = await client.put("/v1/items", json=body)
+            assert answer.status_code == 200, answer.text
+            codes: list[int] = (await client.get("/v1/items/new")).json()["semantic_id"]
+            return codes[len(app.state.serving.bundle.manifest.levels) - 1]
+
+        assert await code({"picture": [3, 0.1]}) == 0
+        assert await code({"picture": [0.1, 3]}) == 1
+        edit = edit_of("new", (await kept(client))["new"])
+        assert edit.item is not None
+        assert edit.item.embeddings == {"picture": [0.1, 3]}
+        for wrong, pointer in (
+            ({"picture": [1.0, 2, 3]}, "#/items/1/embeddings/picture"),
+            ({"voice": [1.0, 2]}, "#/items/1/embeddings/voice"),
+        ):
+            items = [ITEM, {**ITEM, "item_id": "other", "embeddings": wrong}]
+            refused = await client.put("/v1/items", json={"items": items})
+            check_problem(refused, 422, "invalid_request")
+            (found,) = refused.json()["errors"]
+            assert found["pointer"] == pointer
+            assert "there is picture (2 numbers)" in found["detail"]
 
 
 async def test_what_failed_is_tried_again_though_another_bundle_joins(

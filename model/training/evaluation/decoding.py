@@ -155,6 +155,9 @@ def ways(bundle: Bundle, seed: int) -> Iterator[Way]:
         yield Way("autoregressive", (bundle,))
         return
     ordered, levels = graphs.unmasking.ordered_levels, len(bundle.manifest.levels)
+    if ordered == levels:  # a category too large for any order: there is one way
+        yield Way("diffusion left to right", (bundle,))
+        return
     generator = np.random.default_rng(seed)
     free = np.arange(ordered, levels)
     shuffled = [tuple(generator.permutation(free).tolist()) for _ in range(RANDOM_ORDERS)]

@@ -5,7 +5,7 @@ or unknown is counted; what makes the input unusable stops with file, row, colum
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,6 +29,7 @@ from model.training.preparation.report import (
     unknown_items,
 )
 from model.training.table_file import FILE, ROW, ROWS_PER_GROUP, TableFile
+from model.views import VIEWS
 
 __all__ = ["PrepareConfig", "PrepareReport", "prepare", "report_table"]
 
@@ -109,6 +110,7 @@ class PrepareConfig(BaseModel):
         _refuse_unknown("item_columns", self.item_columns, known)
         events = {"user_id", "item_id", "timestamp", "type"}
         _refuse_unknown("event_columns", self.event_columns, events)
+        _refuse_views(self.embeddings)
         if (self.validation_from is None) != (self.test_from is None):
             raise ValueError("validation_from and test_from go together; give both or none")
         if self.split != "time" and self.validation_from is not None:
@@ -149,6 +151,16 @@ def _refuse_unknown(setting: str, columns: dict[str, str], known: set[str]) -> N
         raise ValueError(
             f"{setting} renames {unknown[0]!r}, which is no column of ours; "
             f"known are {', '.join(sorted(known))} (our name first, the file's second)"
+        )
+
+
+def _refuse_views(embeddings: Sequence[str]) -> None:
+    taken = [name for name in embeddings if name in VIEWS]
+    if taken:
+        raise ValueError(
+            f"embeddings names {taken[0]!r}, which is a view that every catalogue has, as are "
+            f"{', '.join(VIEWS)}: give the column another name of ours, as embeddings = "
+            f'["my_{taken[0]}"] with item_columns = {{ my_{taken[0]} = "{taken[0]}" }}'
         )
 
 

@@ -24,8 +24,9 @@ UNKNOWN = -100
 def category_labels(paths: Sequence[CategoryPath], config: TokenizeConfig) -> IntArray:
     """Return what the codes of each depth have to tell, int64 [N, depths].
 
-    Depth l numbers the first l names below the root that all paths share. There are as many depths
-    as levels at most, and none without `category_weight`.
+    Depth l numbers the first l names below the root that all paths share; all are `UNKNOWN` where
+    these are the same for every item. There are as many depths as levels, none without
+    `category_weight`.
 
     Raises:
         ConfigError: there is a `category_weight` and nothing to tell.
@@ -35,21 +36,25 @@ def category_labels(paths: Sequence[CategoryPath], config: TokenizeConfig) -> In
     root = len(common_root(paths))
     ends = range(root + 1, root + config.levels + 1)
     columns = [_numbered([path[root:end] for path in paths], end - root) for end in ends]
-    telling = [column for column in columns if column.max(initial=UNKNOWN) > 0]
-    if not telling:
+    is_telling = [column.max(initial=UNKNOWN) > 0 for column in columns]
+    if not any(is_telling):
         raise ConfigError(
             f"tokenize.category_weight {config.category_weight} has nothing to work on: the "
             "catalogue has no two categories; leave it out"
         )
-    return np.stack(telling, axis=1)
+    # A depth keeps its place: its names are told by as many codewords as it has.
+    labels: IntArray = np.where(is_telling, np.stack(columns, axis=1), UNKNOWN)
+    return labels
 
 
 class CategoryClassifier(nn.Module):
-    """One linear classifier per depth of the category tree."""
+    """One linear classifier per depth of the category tree that tells items apart."""
 
     def __init__(self, labels: IntArray, width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Linear(width, int(column.max()) + 1) for column in labels.T)
+        most = labels.max(axis=0, initial=UNKNOWN).tolist()
+        self.depths = [depth for depth, label in enumerate(most) if label != UNKNOWN]
+        self.heads = nn.ModuleList(nn.Linear(width, most[depth] + 1) for depth in self.depths)
 
     def loss(self, sums: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Return the cross-entropy, summed over depths; 0 without any.
@@ -59,9 +64,11 @@ class CategoryClassifier(nn.Module):
             labels: [B, depths].
         """
         total = sums[0].new_zeros(())
-        for head, known, wanted in zip(self.heads, sums, labels.T, strict=False):
+        for head, depth in zip(self.heads, self.depths, strict=True):
+            wanted = labels[:, depth]
             if bool((wanted != UNKNOWN).any()):  # else the mean would be over none
-                total = total + functional.cross_entropy(head(known), wanted, ignore_index=UNKNOWN)
+                said = head(sums[depth])
+                total = total + functional.cross_entropy(said, wanted, ignore_index=UNKNOWN)
         return total
 
 

@@ -11,7 +11,14 @@ from model.quantizer_files import read_quantizers
 from model.quantizers import assign
 from model.tokens import levels_from_json
 from model.training.compare import Combination, compare, read_combinations
-from model.training.comparison import ColdOutcome, Comparison, Outcome, Ranking, markdown
+from model.training.comparison import (
+    ColdOutcome,
+    Comparison,
+    Outcome,
+    Ranking,
+    mark,
+    markdown,
+)
 from model.training.embedding.text_encoder import PACKAGED_MODEL, missing_packages
 from model.training.evaluation.evaluate import GENERATOR, SERVED
 from model.training.synthesis.synthesize import SynthesizeConfig, synthesize
@@ -72,6 +79,9 @@ def test_every_method_is_run_once_on_shared_stages(tmp_path: Path) -> None:
 
     checkpoint = tmp_path / "runs" / "shop" / "random" / "seed-0" / "trained" / "best.ckpt"
     made = checkpoint.stat().st_mtime_ns
+    # As after an interruption: the stage's own seconds are those of its last attempt.
+    stamp = tmp_path / "runs" / "shop" / "random" / "seed-0" / "stages" / "train.json"
+    stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"seconds": 0.1}))
     assert compare(path, Console(quiet=True)) == found
     assert checkpoint.stat().st_mtime_ns == made
 
@@ -160,6 +170,10 @@ def test_codebooks_of_one_shop_encode_another_and_new_items_are_measured(tmp_pat
     assert [one.cold is not None for one in found.outcomes] == [True, False, False]
     measured = json.loads((first / "cold.json").read_text())
     assert measured["cold_items"] == 20
+    cold = found.outcomes[0].cold
+    assert cold is not None
+    assert cold.head_recall == measured["cold_head_recall"]
+    assert cold.chance_recall == measured["cold_chance_recall"] == 10 / 100
     assert measured["warm_users"] <= 40
     text = (tmp_path / "runs" / "comparison.md").read_text()
     assert "lost to the new" in text
@@ -236,7 +250,14 @@ def test_several_seeds_have_a_mean() -> None:
 
 
 def test_what_new_items_cost_is_told_where_there_are_any() -> None:
-    cold = ColdOutcome(recall=0.1, popularity_recall=0.02, others_ndcg=0.2, cost=0.05)
+    cold = ColdOutcome(
+        recall=0.1,
+        head_recall=0.12,
+        chance_recall=0.03,
+        popularity_recall=0.0,
+        others_ndcg=0.2,
+        cost=0.05,
+    )
     measured = ONE.model_copy(update={"cold": cold})
     worse = measured.model_copy(
         update={"seed": 4, "cold": cold.model_copy(update={"cost": 0.15})},
@@ -245,10 +266,21 @@ def test_what_new_items_cost_is_told_where_there_are_any() -> None:
     text = markdown(Comparison(planned=2, outcomes=[measured, worse]))
 
     first, _, *lines = text.splitlines()
-    assert first.endswith("| new items R@10 | of popularity | others N@10 | lost to the new |")
-    assert lines[0].endswith("| 60 | 0.1000 | 0.0200 | 0.2000 | 5.0% |")
-    assert lines[2].endswith("| 60 | 0.1000 | 0.0200 | 0.2000 | 10.0% |")
+    assert first.endswith(
+        "| new items R@10 | of the item head | of chance | of popularity "
+        "| others N@10 | lost to the new |"
+    )
+    assert lines[0].endswith("| 60 | 0.1000 | 0.1200 | 0.0300 | 0.0000 | 0.2000 | 5.0% |")
+    assert lines[2].endswith("| 60 | 0.1000 | 0.1200 | 0.0300 | 0.0000 | 0.2000 | 10.0% |")
     assert "new items" not in markdown(Comparison(planned=1, outcomes=[ONE]))
+
+
+def test_every_method_of_the_example_has_a_mark_of_its_own() -> None:
+    found = read_combinations(PROJECT / "docs" / "examples" / "compare.toml")
+    methods = {each.method for each in found}
+
+    assert len({mark(number) for number in range(len(methods))}) == len(methods) > 10
+    assert len({mark(number) for number in range(50)}) == 50
 
 
 def test_three_seeds_of_the_preset_are_an_example() -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from model.errors import StageError, TrainingError
+from model.diffusion_search import ANY_ORDER_ITEMS_MAX
+from model.errors import ConfigError, StageError, TrainingError
 from model.training import train as training
 from model.training.train import (
     TrainConfig,
@@ -22,9 +23,11 @@ from model.training.train import (
     losses,
     read_training,
     refit,
+    refuse_idle_penalty,
     train,
     validation_task,
 )
+from model.trie import Trie
 from tests.model.training.small_run import SMALL, Folders, Interruption
 
 PNG = b"\x89PNG\r\n"
@@ -305,3 +308,17 @@ def test_another_process_continues_bit_for_bit(
     assert ended.returncode == -9, ended.stderr.decode()
     train(SMALL, *small_run.all(), tmp_path)
     assert_same_training(whole, tmp_path)
+
+
+def test_a_penalty_that_would_do_nothing_is_refused() -> None:
+    number = np.arange(ANY_ORDER_ITEMS_MAX + 1)
+    codes = np.stack([np.zeros_like(number), number // 256, number % 256], axis=1)
+    large, _ = Trie.build(codes)
+    small, _ = Trie.build(codes[:-1])
+    asked = TrainConfig(decoder="diffusion", diversity_penalty=True)
+
+    with pytest.raises(ConfigError, match=r"largest category has 2,049 items"):
+        refuse_idle_penalty(asked, large, 1)
+    refuse_idle_penalty(asked, small, 1)
+    refuse_idle_penalty(asked, large, 2)
+    refuse_idle_penalty(TrainConfig(decoder="diffusion"), large, 1)

@@ -1188,6 +1188,14 @@ export interface components {
             attributes: {
                 [key: string]: string | number | boolean;
             };
+            /**
+             * Embeddings
+             * @description Of an image, of a place, ...: those that the bundle's codes are read from, by the names of [prepare] embeddings and as wide. One that is not given counts as empty.
+             * @default {}
+             */
+            embeddings: {
+                [key: string]: number[];
+            };
         };
         /**
          * LevelBody

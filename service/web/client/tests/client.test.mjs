@@ -113,16 +113,25 @@ test("every route has a method that sends what the route wants", async () => {
 test("narrows from the whole tree to items, and answers a batch", async () => {
   const { KEYED_SERVICE: url, READ_KEY: key } = process.env;
   const reader = new Client(url, { key });
-  const broad = await reader.explore({ user_id: "nobody", k: 2 });
-  assert.equal(broad.items_here, (await reader.info()).items);
-  const [best] = broad.items;
+  const { items, decoder } = await reader.info();
+  const tree = await reader.taxonomy();
+  assert.equal(tree.items_here, items);
+  const [best] = (await reader.recommend({ k: 2 })).items;
   const { neighbours } = await reader.item(best.item_id, { neighbours: 3 });
   assert.equal(neighbours.length, 3);
   assert.ok(neighbours.every((each) => each.item_id !== best.item_id));
-  const [chosen] = broad.choices;
-  const narrow = await reader.explore({ path: chosen.path, k: 2 });
-  assert.equal(narrow.items_here, chosen.items);
-  assert.equal((await reader.taxonomy(chosen.path)).items_here, chosen.items);
+  const [place] = tree.choices;
+  assert.equal((await reader.taxonomy(place.path)).items_here, place.items);
+  if (decoder === "diffusion") {
+    // It has no probability per level.
+    await assert.rejects(reader.explore({ k: 2 }), { status: 422 });
+  } else {
+    const broad = await reader.explore({ user_id: "nobody", k: 2 });
+    assert.equal(broad.items_here, items);
+    const [chosen] = broad.choices;
+    const narrow = await reader.explore({ path: chosen.path, k: 2 });
+    assert.equal(narrow.items_here, chosen.items);
+  }
   const { results } = await reader.recommendBatch([{ k: 2 }, { path: ["nowhere"] }]);
   assert.equal(results[0].answer.items.length, 2);
   assert.equal(results[1].problem.code, "invalid_request");

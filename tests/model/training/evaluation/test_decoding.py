@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from model.bundle import Bundle
+from model.diffusion_decoder import DiffusionGraphs
+from model.diffusion_search import Unmasking
 from model.errors import ConfigError
 from model.query import Query
 from model.recommender import Recommender
@@ -53,6 +55,17 @@ def test_every_order_is_measured_with_and_without_the_penalty(
         assert picture in told
         with Image.open(tmp_path / picture) as opened:
             assert opened.format == "PNG"
+
+
+def test_where_all_codes_are_taken_in_order_there_is_one_way(diffusion_bundle: Path) -> None:
+    bundle = Bundle.open(diffusion_bundle)
+    assert isinstance(bundle.graphs, DiffusionGraphs)
+    in_order = bundle.graphs.by(Unmasking(len(bundle.manifest.levels)))
+
+    names = [way.name for way in ways(replace(bundle, graphs=in_order), 0)]
+
+    assert names == ["diffusion left to right"]
+    assert len(list(ways(bundle, 0))) == 6
 
 
 def test_what_is_measured_already_is_kept(diffusion_bundle: Path, tmp_path: Path) -> None:

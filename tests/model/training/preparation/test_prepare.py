@@ -655,3 +655,17 @@ def test_real_paths_keep_their_order_with_the_first_as_primary(tmp_path: Path) -
     assert written.select(first).to_series().to_list() == [
         paths[0] for paths in source["all_categories"].to_list()
     ]
+
+
+@pytest.mark.parametrize("name", ["text", "collaborative"])
+def test_an_embedding_may_not_be_called_as_a_view_is(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"my_{name} = "):
+        PrepareConfig(items=(Path("i.csv"),), events=(Path("e.csv"),), embeddings=(name,))
+
+    other = PrepareConfig(
+        items=(Path("i.csv"),),
+        events=(Path("e.csv"),),
+        embeddings=(f"my_{name}",),
+        item_columns={f"my_{name}": name},
+    )
+    assert other.embeddings == (f"my_{name}",)

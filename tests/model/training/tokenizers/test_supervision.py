@@ -33,6 +33,19 @@ def test_each_depth_numbers_the_names_below_the_root() -> None:
     assert category_labels(PATHS, config()).shape == (5, 0)
 
 
+def test_a_depth_that_tells_nothing_keeps_its_place() -> None:
+    """All items below the root share their first name: the second is told by two codewords."""
+    paths = [("Shop",), ("Shop", "Hair", "Combs"), ("Shop", "Hair", "Brushes")]
+    labels = category_labels(paths, config(category_weight=1.0))
+    classifier = CategoryClassifier(labels, 3)
+    sums = [torch.randn(3, 3), torch.randn(3, 3)]
+    (head,) = classifier.heads
+
+    assert labels.tolist() == [[UNKNOWN, UNKNOWN], [UNKNOWN, 1], [UNKNOWN, 0]]
+    expected = functional.cross_entropy(head(sums[1])[[1, 2]], torch.tensor([1, 0]))
+    torch.testing.assert_close(classifier.loss(sums, torch.from_numpy(labels)), expected)
+
+
 def test_without_categories_there_is_nothing_to_tell() -> None:
     with pytest.raises(ConfigError, match=r"tokenize\.category_weight 1\.0 has nothing"):
         category_labels([(), ("Shop",)], config(category_weight=1.0))
