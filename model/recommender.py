@@ -33,6 +33,7 @@ from model.history import truncate
 from model.legal_items import LegalItems
 from model.query import Query, Recommendation, RecommendedItem
 from model.recent_items import RecentItems
+from model.recent_times import RecentTimes
 from model.reranking import calibrated_order, drawn_order
 from model.served_score import ServedScore
 from model.served_search import Found, ServedSearch
@@ -52,8 +53,10 @@ class _Order:
 class Recommender:
     """Answers queries from a bundle; one per thread, for it owns the availability counts."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, times: RecentTimes | None = None) -> None:
+        """Answer from `bundle`; `times` are those of the same thread's work until now."""
         self.bundle = bundle
+        self._times = RecentTimes() if times is None else times
         self._trie = bundle.tree.trie
         self._legal_items = LegalItems(
             self._trie, bundle.catalog, bundle.attributes, withheld=bundle.withheld
@@ -65,7 +68,7 @@ class Recommender:
         self._explorer = Explorer(bundle, self._tree)
         self._chance = np.random.default_rng()
         self._boosts = BoostSums(bundle.catalog, bundle.attributes)
-        self._search = ServedSearch(bundle, self.score, self._items, self._boosts)
+        self._search = ServedSearch(bundle, self.score, self._items, self._boosts, self._times)
         self._fallback = FallbackChain(bundle, self._tree)
 
     def over(self, bundle: Bundle) -> "Recommender":
@@ -73,9 +76,7 @@ class Recommender:
 
         It knows how long searches took lately.
         """
-        other = Recommender(bundle)
-        other._search.learn_times(self._search)
-        return other
+        return Recommender(bundle, self._times)
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; those of the fallback chain when the history says nothing.
