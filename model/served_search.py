@@ -159,7 +159,7 @@ class ServedSearch:
         found = self._found(asked, width)
         while found.certified is False and width < widest:
             width = min(2 * width, widest)
-            if not self._times.has_time(SEARCH, query.deadline, width):
+            if not self._is_worth(SEARCH, query, width):
                 break
             wider = self._found(asked, width)
             found = wider if wider.levels is None else found
@@ -184,7 +184,7 @@ class ServedSearch:
     def _with_pools(self, asked: _Asked, beams: BeamResult) -> BeamResult:
         """The items found, and the best ones of each pool that there is time to search."""
         width = asked.query.k * CANDIDATES
-        if not self._has_time_for_pool(width, asked.query.deadline):
+        if not self._is_pool_worth(asked.query, width):
             return beams
         started = self._times.now()
         for pool in asked.pools(beams.leaves):
@@ -193,16 +193,18 @@ class ServedSearch:
                 more = self._bundle.graphs.search(asked.h, self._tree, counts, width)
                 beams = beams.joined(more)
             self._times.note(POOL, started, width)
-            if not self._has_time_for_pool(width, asked.query.deadline):
+            if not self._is_pool_worth(asked.query, width):
                 break
             started = self._times.now()
         return beams
 
-    def _has_time_for_pool(self, width: int, deadline: float) -> bool:
-        """Whether a pool would be searched by then: no sooner than the whole catalogue is."""
-        return width > 0 and all(
-            self._times.has_time(kind, deadline, width) for kind in (POOL, SEARCH)
-        )
+    def _is_pool_worth(self, query: Query, width: int) -> bool:
+        """Whether a pool is worth its time: it takes no less than the whole catalogue does."""
+        return width > 0 and all(self._is_worth(kind, query, width) for kind in (POOL, SEARCH))
+
+    def _is_worth(self, kind: str, query: Query, size: int) -> bool:
+        """Whether there is time for what makes an answer better, and somebody waits for it."""
+        return not query.is_abandoned() and self._times.has_time(kind, query.deadline, size)
 
     def _headroom(self, query: Query, h: FloatArray, counts: AnyArray) -> Headroom:
         """What items that a search does not reach can score besides their log-probability."""
@@ -210,15 +212,15 @@ class ServedSearch:
         bonus = 0.0 if query.exclude_seen else self._score.most_for_repeats()
         terms = None
         if query.beam == "auto" or self._trie.item_count <= PROVEN_ITEMS_MAX:
-            terms = self._second_terms(h, query.deadline)
+            terms = self._second_terms(query, h)
         return Headroom(terms, counts[self._trie.item_start :], bonus)
 
-    def _second_terms(self, h: FloatArray, deadline: float) -> FloatArray | None:
+    def _second_terms(self, query: Query, h: FloatArray) -> FloatArray | None:
         """Of every item [N]; None where there is no time to read all their vectors."""
         items = self._trie.item_count
         terms = []
         for first in range(0, items, PROVEN_AT_ONCE):
-            if not self._times.has_time(PROOF, deadline, items - first):
+            if not self._is_worth(PROOF, query, items - first):
                 return None
             started = self._times.now()
             end = min(first + PROVEN_AT_ONCE, items)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from model.query import Query, Recommendation
@@ -218,7 +218,8 @@ class Engine:
 
     def _work(self, number: int) -> None:
         while (job := self._next_job()) is not None:
-            result, error = _compute(self._recommenders[number], job.query)
+            query = replace(job.query, is_abandoned=job.answer.done)
+            result, error = _compute(self._recommenders[number], query)
             # What is refused takes no time, and says nothing of what is answered.
             if job.computed_at is not None and error is None:
                 self._average(time.perf_counter() - job.computed_at)

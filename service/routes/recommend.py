@@ -1,5 +1,6 @@
 """POST /v1/recommend."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -160,7 +161,11 @@ async def _earlier_pages(
     if body.after is None:
         return None
     seconds = _read_seconds(serving, deadline)
-    return await serving.pages.before(body.user_id, body.after, deadline_seconds=seconds)
+    try:
+        return await serving.pages.before(body.user_id, body.after, deadline_seconds=seconds)
+    except asyncio.CancelledError:
+        serving.metrics.abandoned["state"].inc()
+        raise
 
 
 async def compute(served: Served, query: Query, deadline: float) -> Recommendation:
@@ -207,6 +212,9 @@ async def read_state(
         state = await serving.store.read(user_id, deadline_seconds=_read_seconds(serving, deadline))
     except StateUnavailableError:
         return UserState(), True
+    except asyncio.CancelledError:
+        serving.metrics.abandoned["state"].inc()
+        raise
     finally:
         ended = time.perf_counter()
         serving.metrics.stage_duration["state"].observe(ended - started)

@@ -181,3 +181,14 @@ def test_a_pool_takes_the_time_of_counting_its_items_too(
 
     assert len(shop.graphs.widths) - before == 2
     assert shop.clock() - begun <= seconds
+
+
+def test_what_nobody_waits_for_is_not_made_better(shop: Shop) -> None:
+    boosts = (Boost(1.0, items=("a",)),)
+    for asked in ({"beam": "auto"}, {"boosts": boosts}):
+        before = len(shop.graphs.widths)
+
+        assert shop.find(k=4, is_abandoned=lambda: True, **asked).levels is None
+
+        assert len(shop.graphs.widths) - before == 1
+    assert shop.score.proofs == 0
