@@ -118,3 +118,5 @@ class Recommendation:
     """The next ones below it, the most probable first."""
     bundle: Bundle | None = field(default=None, compare=False, repr=False)
     """The state of the catalogue that it was made from, where leaves are looked up."""
+    is_partly_explained: bool = False
+    """Whether there was no time for all that explanations say."""

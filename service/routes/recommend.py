@@ -149,9 +149,13 @@ def degraded(
     found: Recommendation, *, state_unavailable: bool, paging: bool = False
 ) -> Degraded | None:
     """Return what an answer had to do without, None for nothing."""
-    if not state_unavailable and not paging and found.levels is None:
-        return None
-    return Degraded(state_unavailable=state_unavailable, levels=found.levels, paging=paging)
+    answer = Degraded(
+        state_unavailable=state_unavailable,
+        levels=found.levels,
+        paging=paging,
+        explanations=found.is_partly_explained,
+    )
+    return None if answer == Degraded(state_unavailable=False) else answer
 
 
 async def _earlier_pages(
@@ -286,6 +290,8 @@ def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool)
         metrics.degraded["state_unavailable"].inc()
     if found.levels is not None:
         metrics.degraded["levels"].inc()
+    if found.is_partly_explained:
+        metrics.degraded["explanations"].inc()
 
 
 def _count_variant(metrics: Metrics, served: Served, found: Recommendation, seconds: float) -> None:

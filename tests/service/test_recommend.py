@@ -365,7 +365,8 @@ async def test_without_redis_the_given_history_answers(
         assert "polish" not in ids(await recommend(client, user_id="u"))
         own_redis_server.pause()
         answer = await recommend(client, user_id="u", history=["soap"])
-        without_state = {"state_unavailable": True, "levels": None, "paging": False}
+        whole = {"levels": None, "paging": False, "explanations": False}
+        without_state = {"state_unavailable": True, **whole}
         assert answer["degraded"] == without_state
         assert answer["items"][0]["item_id"] == "a/b é"
         for _ in range(10):
