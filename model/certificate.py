@@ -7,6 +7,8 @@ prefix that was pruned, no item is missing from the list.
 Shapes: N items, R items reached.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from model.beam_search import BeamResult
@@ -39,10 +41,13 @@ class Headroom:
         return float(left.max()) + self._bonus
 
 
-def is_certified(found: BeamResult, scores: FloatArray, k: int, *, headroom: float) -> bool | None:
+def is_certified(
+    found: BeamResult, scores: FloatArray, k: int, *, headroom: Callable[[], float]
+) -> bool | None:
     """Whether no item beyond `found`, which have `scores` [R], can belong to the best `k`.
 
-    None where the search does not know what it left behind.
+    None where the search does not know what it left behind. `headroom` is asked only where it
+    decides, for it may read the whole catalogue.
     """
     if found.pruned is None:
         return None
@@ -50,4 +55,4 @@ def is_certified(found: BeamResult, scores: FloatArray, k: int, *, headroom: flo
         return True
     if len(scores) < k:
         return False
-    return bool(np.sort(scores)[-k] >= found.pruned + headroom + TOLERANCE)
+    return bool(np.sort(scores)[-k] >= found.pruned + headroom() + TOLERANCE)

@@ -3,7 +3,7 @@
 Shapes: D width, T history length, R items, L levels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -44,7 +44,8 @@ class Explanation:
     way: tuple[Step, ...]
     """From broad to narrow, the item last."""
     influences: tuple[Influence, ...]
-    """Of the history's newest items, newest first; none where there is no other to read."""
+    """Of the history's newest items, newest first, as many as there was time for; none where there
+    is no other to read."""
 
 
 def leaf_log_probs(decoder: StepDecoder, trie: Trie, h: FloatArray, leaves: IntArray) -> FloatArray:
@@ -91,13 +92,20 @@ def popular_ways(
     ]
 
 
+def left_out_in_turn(history: IntArray) -> IntArray:
+    """Distinct leaves of a history [T, oldest first], newest first; none where it has one only."""
+    newest_first, places = np.unique(history[::-1], return_index=True)
+    items: IntArray = newest_first[np.argsort(places)][:HISTORY_EXPLAINED].astype(np.int64)
+    return items if len(newest_first) > 1 else items[:0]
+
+
 def explain_influences(
     decoder: StepDecoder,
     trie: Trie,
     reading: Callable[[IntArray], AbstractContextManager[FloatArray]],
     history: IntArray,
     leaves: IntArray,
-) -> tuple[IntArray, FloatArray]:
+) -> Iterator[tuple[Leaf, FloatArray]]:
     """What leaving out each item of a history does to the log-probability of `leaves` [R].
 
     Args:
@@ -107,14 +115,9 @@ def explain_influences(
         history: leaves that the encoder reads [T], oldest first.
         leaves: recommended items [R].
 
-    Returns:
-        The items left out in turn [I], newest first, each with all its repetitions, and the drops
-        [I, R]; I is 0 where the history holds one item only.
+    Yields:
+        Each of `left_out_in_turn`, left out with all its repetitions, and the drops [R].
     """
-    newest_first, places = np.unique(history[::-1], return_index=True)
-    items: IntArray = newest_first[np.argsort(places)][:HISTORY_EXPLAINED].astype(np.int64)
-    if len(newest_first) < 2:
-        return items[:0], np.empty((0, len(leaves)), np.float32)
 
     def log_probs(read: IntArray) -> FloatArray:
         with reading(read) as h:
@@ -122,5 +125,5 @@ def explain_influences(
         return total
 
     whole = log_probs(history)
-    drops = [whole - log_probs(history[history != item]) for item in items]
-    return items, np.array(drops, np.float32)
+    for item in left_out_in_turn(history).tolist():
+        yield item, whole - log_probs(history[history != item])

@@ -15,9 +15,7 @@ from model.browse import Place
 from model.bundle import Bundle
 from model.decoder import GraphStepDecoder, SearchTree
 from model.trie import Trie
-from model.types import AnyArray, BoolArray, FloatArray, IntArray, Leaf
-
-_ILLEGAL = np.iinfo(np.int64).max
+from model.types import BoolArray, FloatArray, IntArray, Leaf
 
 
 @dataclass(frozen=True)
@@ -104,15 +102,12 @@ class Explorer:
         if not places:
             return ()
         probabilities = self.probabilities(places, h)
-        legal = availability.legal(np.arange(len(self._bundle.catalog)))
-        ranks = np.where(legal, self._bundle.popularity_rank, _ILLEGAL)
-        running = np.concatenate([[0], np.cumsum(legal)])
         found = [
             Choice(
                 each,
                 probability,
-                int(running[each.end_leaf] - running[each.first_leaf]),
-                tuple(_best_below(each, ranked, ranks, few)),
+                int(availability.counts[each.first_node : each.end_node].sum()),
+                tuple(self._best_below(each, ranked, availability, few)),
                 min(few, int(_is_here(each, ranked).sum())),
             )
             for each, probability in zip(places, probabilities, strict=True)
@@ -127,25 +122,26 @@ class Explorer:
         before = self._bundle.shares_before
         return [float(before[each.end_leaf] - before[each.first_leaf]) for each in places]
 
+    def _best_below(
+        self, place: Place, ranked: IntArray, availability: Availability, few: int
+    ) -> list[Leaf]:
+        """A few legal leaves of a place: the first of `ranked` that lie there, then popular ones.
+
+        Items are read only where too few were found, and then those of the place alone.
+        """
+        best: list[Leaf] = ranked[_is_here(place, ranked)][:few].tolist()
+        if len(best) < few:
+            here: IntArray = np.arange(place.first_leaf, place.end_leaf)
+            here = here[availability.legal(here) & ~np.isin(here, best)]
+            ranks = self._bundle.popularity_rank[here]
+            wanted = few - len(best)
+            if len(here) > wanted:  # to sort few
+                popular = np.argpartition(ranks, wanted)[:wanted]
+                here, ranks = here[popular], ranks[popular]
+            best += here[np.argsort(ranks)].tolist()
+        return best
+
 
 def _is_here(place: Place, leaves: IntArray) -> BoolArray:
     """Which of `leaves` [R] lie at a place."""
     return (leaves >= place.first_leaf) & (leaves < place.end_leaf)
-
-
-def _best_below(place: Place, ranked: IntArray, ranks: AnyArray, few: int) -> list[Leaf]:
-    """A few legal leaves of a place: the first of `ranked` that lie there, then popular ones.
-
-    Args:
-        place: whose items are wanted.
-        ranked: leaves that a search found, best first.
-        ranks: [N]: 0 for the most popular leaf; `_ILLEGAL` for those that must not be named.
-        few: how many leaves at most.
-    """
-    best: list[Leaf] = ranked[_is_here(place, ranked)][:few].tolist()
-    if len(best) < few:
-        here = ranks[place.first_leaf : place.end_leaf]
-        popular = np.argsort(here, kind="stable")[: few + len(best)]
-        popular = popular[here[popular] < _ILLEGAL] + place.first_leaf
-        best += [leaf for leaf in popular.tolist() if leaf not in best][: few - len(best)]
-    return best

@@ -47,6 +47,9 @@ class FallbackChain:
         self._first, self._end = self._trie.leaf_ranges(nodes, 1)
         before = bundle.shares_before
         self._log_masses = np.log(before[self._end] - before[self._first])
+        seen = np.concatenate([[0], np.cumsum(bundle.popularity > 0)])
+        self._seen = seen[self._end] - seen[self._first]
+        """Items of each coarse code with any event [G]."""
         self._popular = bundle.by_popularity[: np.count_nonzero(bundle.popularity)]
         self._by_category = bundle.popular_by_category
         self._default = bundle.default_order
@@ -97,8 +100,8 @@ class FallbackChain:
         found: list[AnyArray] = [np.empty(0, np.int64)]
         scores: list[AnyArray] = [np.empty(0)]
         for code in _likely(likely):
-            order = self._by_category[self._first[code] : self._end[code]]
-            order = order[: np.count_nonzero(self._bundle.popularity[order])]
+            first = self._first[code]
+            order = self._by_category[first : first + self._seen[code]]
             leaves, log_probs = left.best(order, self._bundle.log_popularity)
             found.append(leaves)
             scores.append(log_probs - self._log_masses[code] + np.log(likely[code]))

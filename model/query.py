@@ -1,7 +1,7 @@
 """What is asked of a recommender, and what it answers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,10 @@ from model.errors import ConfigError
 from model.explain import Explanation
 from model.explore import Choice
 from model.types import CategoryPath, ItemId, SemanticId
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Query:
     double it until the answer is certified, or time or `served_search.WIDEST_AUTO` are used up."""
     deadline: float = field(default=math.inf, compare=False)
     """When the answer has to be there, a reading of `time.perf_counter`."""
+    is_abandoned: Callable[[], bool] = field(default=_never, compare=False)
+    """Whether nobody waits for the answer any more: what only makes it better is then left out."""
     filters: Filters = field(default_factory=dict)
     """Conditions on attributes by name; an item must pass all of them."""
     path: Sequence[str] = ()
@@ -112,3 +118,5 @@ class Recommendation:
     """The next ones below it, the most probable first."""
     bundle: Bundle | None = field(default=None, compare=False, repr=False)
     """The state of the catalogue that it was made from, where leaves are looked up."""
+    is_partly_explained: bool = False
+    """Whether there was no time for all that explanations say."""

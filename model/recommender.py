@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from model.explain import (
     Influence,
     explain_influences,
     explain_ways,
+    left_out_in_turn,
     popular_ways,
 )
 from model.explore import Choice, Explorer
@@ -33,10 +35,18 @@ from model.history import truncate
 from model.legal_items import LegalItems
 from model.query import Query, Recommendation, RecommendedItem
 from model.recent_items import RecentItems
+from model.recent_times import RecentTimes
 from model.reranking import calibrated_order, drawn_order
 from model.served_score import ServedScore
 from model.served_search import Found, ServedSearch
 from model.types import AnyArray, FloatArray, IntArray, ItemId
+
+WAYS: Final = "ways"
+"""Work of `RecentTimes`: the probabilities on the ways to the items of an answer."""
+INFLUENCE: Final = "influence"
+"""What leaving out one item of the history does to all of them."""
+CHOICES: Final = "choices"
+"""The choices below a place, by its depth."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,10 @@ class _Order:
 class Recommender:
     """Answers queries from a bundle; one per thread, for it owns the availability counts."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, times: RecentTimes | None = None) -> None:
+        """Answer from `bundle`; `times` are those of the same thread's work until now."""
         self.bundle = bundle
+        self._times = RecentTimes() if times is None else times
         self._trie = bundle.tree.trie
         self._legal_items = LegalItems(
             self._trie, bundle.catalog, bundle.attributes, withheld=bundle.withheld
@@ -65,7 +77,7 @@ class Recommender:
         self._explorer = Explorer(bundle, self._tree)
         self._chance = np.random.default_rng()
         self._boosts = BoostSums(bundle.catalog, bundle.attributes)
-        self._search = ServedSearch(bundle, self.score, self._items, self._boosts)
+        self._search = ServedSearch(bundle, self.score, self._items, self._boosts, self._times)
         self._fallback = FallbackChain(bundle, self._tree)
 
     def over(self, bundle: Bundle) -> "Recommender":
@@ -73,9 +85,7 @@ class Recommender:
 
         It knows how long searches took lately.
         """
-        other = Recommender(bundle)
-        other._search.learn_times(self._search)
-        return other
+        return Recommender(bundle, self._times)
 
     def recommend(self, query: Query) -> Recommendation:
         """The best `k` legal items; those of the fallback chain when the history says nothing.
@@ -100,7 +110,7 @@ class Recommender:
         reading = self.reading(leaves) if len(leaves) else nullcontext()
         with self._legal(query, seen) as availability, reading as h:
             pins = self._legal_pins(query, availability)
-            rest = replace(query, k=query.k - len(pins))
+            rest = replace(query, k=query.k - len(pins), deadline=self._search_deadline(query))
             with availability.without(np.array([*pins.values()], np.int64)):
                 if h is not None:
                     clock.lap("encode")
@@ -110,15 +120,24 @@ class Recommender:
                 groups = own if len(own) else anchors
                 items = self._resolve(rest, found, groups, availability, likely)
             items = self._with_pins(items, pins)
+            is_partly_explained = False
             if query.explain:
                 newest = truncate(leaves, self.bundle.manifest.history_length)
-                items = self._explained(items, h, newest)
+                items, is_partly_explained = self._explained(query, items, h, newest)
             place, choices = self._choices(query, h, found, availability)
         clock.lap("resolve")
         certified = None if found is None or pins else found.certified
         levels = None if found is None else found.levels
         return Recommendation(
-            items, unknown, certified, clock.seconds, levels, place, choices, self.bundle
+            items,
+            unknown,
+            certified,
+            clock.seconds,
+            levels,
+            place,
+            choices,
+            self.bundle,
+            is_partly_explained,
         )
 
     def popular(self, query: Query) -> Recommendation:
@@ -195,25 +214,62 @@ class Recommender:
         return _Order(by_score[: query.k])
 
     def _explained(
-        self, items: Sequence[RecommendedItem], h: FloatArray | None, history: IntArray
-    ) -> tuple[RecommendedItem, ...]:
-        """The items with the reasons for each; `history` is what the encoder has read."""
-        browse, catalog = self.bundle.browse, self.bundle.catalog
+        self,
+        query: Query,
+        items: Sequence[RecommendedItem],
+        h: FloatArray | None,
+        history: IntArray,
+    ) -> tuple[tuple[RecommendedItem, ...], bool]:
+        """The items with the reasons for each, and whether some were left out for want of time.
+
+        `history` is what the encoder has read.
+        """
         leaves = self._items.leaves([item.item_id for item in items])
-        if h is None or not len(leaves):
-            ways = popular_ways(browse, self._explorer, leaves.tolist())
-            return tuple(
+        is_late = not self._times.has_time(WAYS, query.deadline)
+        if h is None or not len(leaves) or is_late:
+            ways = popular_ways(self.bundle.browse, self._explorer, leaves.tolist())
+            explained = tuple(
                 replace(item, explanation=Explanation(way, ()))
                 for item, way in zip(items, ways, strict=True)
             )
+            return explained, h is not None and len(leaves) > 0
+        started = self._times.now()
         decoder = GraphStepDecoder(self.bundle.graphs, self._tree)
-        ways = explain_ways(browse, decoder, h, leaves)
-        left_out, drops = explain_influences(decoder, self._trie, self.reading, history, leaves)
-        names = [catalog.item_id(int(leaf)) for leaf in left_out]
-        return tuple(
-            replace(item, explanation=Explanation(way, _influences(names, drops[:, row])))
+        ways = explain_ways(self.bundle.browse, decoder, h, leaves)
+        self._times.note(WAYS, started)
+        left_out, drops, is_partial = self._influences_in_time(query, history, leaves)
+        explained = tuple(
+            replace(item, explanation=Explanation(way, _influences(left_out, drops[:, row])))
             for row, (item, way) in enumerate(zip(items, ways, strict=True))
         )
+        return explained, is_partial
+
+    def _influences_in_time(
+        self, query: Query, history: IntArray, leaves: IntArray
+    ) -> tuple[list[ItemId], FloatArray, bool]:
+        """Items of the history left out in turn [I], the drops [I, R], whether time cut them short.
+
+        Each costs a scoring, so there is a look at the clock before each.
+        """
+        decoder = GraphStepDecoder(self.bundle.graphs, self._tree)
+        drops = explain_influences(decoder, self._trie, self.reading, history, leaves)
+        wanted = len(left_out_in_turn(history))
+        found: list[tuple[int, FloatArray]] = []
+        while len(found) < wanted and self._times.has_time(INFLUENCE, query.deadline):
+            if query.is_abandoned():
+                break
+            started = self._times.now()
+            found.append(next(drops))
+            self._times.note(INFLUENCE, started)
+        names = [self.bundle.catalog.item_id(leaf) for leaf, _ in found]
+        table = np.array([drop for _, drop in found], np.float32).reshape(-1, len(leaves))
+        return names, table, len(found) < wanted
+
+    def _search_deadline(self, query: Query) -> float:
+        """When the search has to be done: choices, where they are asked for, come after it."""
+        if query.choices is None:
+            return query.deadline
+        return query.deadline - self._times.most(_choosing(query))
 
     def _choices(
         self, query: Query, h: FloatArray | None, found: Found | None, availability: Availability
@@ -221,11 +277,16 @@ class Recommender:
         """The place of the query's path and the choices below it, where they were asked for."""
         if query.choices is None:
             return None, ()
+        started = self._times.now()
         here = self.bundle.browse.find(query.path)
+        if found is not None and found.levels == 0:
+            h = None  # no time to ask the generator
         (probability,) = self._explorer.probabilities([here], h)
         place = Choice(here, probability, int(availability.counts[0]), ())
         ranked = np.empty(0, np.int64) if found is None else found.beams.leaves[found.by_score()]
-        return place, self._explorer.choices(here, h, ranked, availability, query.choices)
+        choices = self._explorer.choices(here, h, ranked, availability, query.choices)
+        self._times.note(_choosing(query), started)
+        return place, choices
 
     def _likely(
         self, h: FloatArray | None, found: Found | None, history: IntArray
@@ -340,6 +401,11 @@ class StageClock:
 
 def _nothing_likely() -> None:
     """Nothing is known of the user."""
+
+
+def _choosing(query: Query) -> tuple[str, int]:
+    """The work of telling choices: the deeper, the more levels have to be scored."""
+    return CHOICES, len(query.path)
 
 
 def _influences(names: Sequence[ItemId], drops: FloatArray) -> tuple[Influence, ...]:

@@ -51,17 +51,19 @@ class ServedScore:
         fused[np.isin(found.leaves, seen)] += np.float32(self._facts.repeat_bonus())
         return fused
 
-    def of_item_head(self, h: FloatArray) -> FloatArray:
-        """The item head's own score h . v + e of every item [N], leaf order."""
-        scores: FloatArray = self.tree.item_vectors @ h
+    def of_item_head(self, h: FloatArray, first: int = 0, end: int | None = None) -> FloatArray:
+        """The item head's own score h . v + e of the leaves `first` to `end` (exclusive)."""
+        end = self.tree.trie.item_count if end is None else end
+        scores: FloatArray = self.tree.item_vectors[first:end] @ h
         evidence = self._biases.evidence
-        scores[evidence.leaves] += evidence.terms
+        here = slice(*np.searchsorted(evidence.leaves, (first, end)))
+        scores[evidence.leaves[here] - first] += evidence.terms[here]
         return scores
 
-    def second_terms(self, h: FloatArray) -> FloatArray:
-        """What the item head adds to the log-probability of every item [N], leaf order."""
+    def second_terms(self, h: FloatArray, first: int = 0, end: int | None = None) -> FloatArray:
+        """What the item head adds to the log-probabilities of the leaves `first` to `end`."""
         weight = np.float32(self._facts.fusion_weight)
-        terms: FloatArray = weight * (self.of_item_head(h) - self._bound(h))
+        terms: FloatArray = weight * (self.of_item_head(h, first, end) - self._bound(h))
         return terms
 
     def most_for_repeats(self) -> float:

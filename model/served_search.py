@@ -3,8 +3,10 @@
 Shapes: D width, M nodes, N items, R results, T history length.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import Final
 
 import numpy as np
 
@@ -16,9 +18,10 @@ from model.certificate import Headroom, is_certified
 from model.likeness import Likeness
 from model.query import Query
 from model.recent_items import RecentItems
+from model.recent_times import RecentTimes
 from model.reranking import lacking_groups
 from model.served_score import ServedScore
-from model.timed_search import TimedSearch
+from model.timed_search import SEARCH, TimedSearch
 from model.types import AnyArray, BoolArray, FloatArray, IntArray
 
 WIDEST_AUTO = 1_000
@@ -28,8 +31,16 @@ PROVEN_ITEMS_MAX = 20_000
 """Larger catalogues are certified for `auto` only: it reads all their item vectors, about half a
 millisecond for so many of width 128."""
 
+PROVEN_AT_ONCE = 65_536
+"""Items whose vectors are read together: between two reads there is a look at the clock."""
+
 CANDIDATES = 4
 """Times k items are searched for where the order is not the score's alone."""
+
+POOL: Final = "pool"
+"""Work of `RecentTimes`: counting the items of a pool and searching them, by width."""
+PROOF: Final = "proof"
+"""Reading item vectors for a certificate, by their number."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +72,19 @@ class _Asked:
     seen: IntArray
     counts: AnyArray
     """[M]"""
-    headroom: Headroom
+    headroom: Callable[[], Headroom]
+    """Computed when first asked for."""
     boosted: Boosted | None
     likeness: Likeness | None
     coarse: IntArray
     """First code of every item [N]."""
     had: IntArray
     """First codes that the answer is calibrated to [T]; none where it is not."""
+
+    @cached_property
+    def legal(self) -> BoolArray:
+        """Which items may be found [N]; only pools need it."""
+        return np.asarray(self.counts[-len(self.coarse) :] > 0)
 
     def terms(self, leaves: IntArray) -> FloatArray:
         """What boosts and likeness add to the scores of `leaves` [R]."""
@@ -78,12 +95,10 @@ class _Asked:
             terms += self.likeness.terms(leaves)
         return terms
 
-    def pools(self, found: IntArray, legal: BoolArray) -> Iterator[BoolArray]:
-        """Items [N] that are searched for besides the leaves found, as they may come first.
+    def pools(self, found: IntArray) -> Iterator[BoolArray]:
+        """Items [N] that are searched for besides the leaves found [R], as they may come first.
 
-        Args:
-            found: what the search for the query alone has found [R].
-            legal: which items may be found [N].
+        The leaves are those that the search for the query alone has found.
         """
         lacking = lacking_groups(self.coarse[found], self.had, self.query.k)
         if len(lacking):
@@ -91,14 +106,19 @@ class _Asked:
         if self.likeness is not None:
             yield self.likeness.around(self.counts, self.query.k * CANDIDATES)
         if self.boosted is not None:
-            yield from self.boosted.pools(legal, self.query.k * CANDIDATES)
+            yield from self.boosted.pools(self.legal, self.query.k * CANDIDATES)
 
 
 class ServedSearch:
     """Searches one bundle; one per thread."""
 
     def __init__(
-        self, bundle: Bundle, score: ServedScore, items: RecentItems, boosts: BoostSums
+        self,
+        bundle: Bundle,
+        score: ServedScore,
+        items: RecentItems,
+        boosts: BoostSums,
+        times: RecentTimes,
     ) -> None:
         self._bundle = bundle
         self._score = score
@@ -106,11 +126,8 @@ class ServedSearch:
         self._boosts = boosts
         self._tree = score.tree
         self._trie = score.tree.trie
-        self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity)
-
-    def learn_times(self, other: "ServedSearch") -> None:
-        """Expect searches to take what they lately took the same thread's search elsewhere."""
-        self._timed = other._timed.over(self._bundle.graphs, self._tree, self._bundle.popularity)
+        self._times = times
+        self._timed = TimedSearch(bundle.graphs, self._tree, bundle.popularity, times)
 
     def find(self, query: Query, h: FloatArray, seen: IntArray, counts: AnyArray) -> Found:
         """Search as wide as the query wants, and as deep as it has time for.
@@ -130,7 +147,7 @@ class ServedSearch:
             h,
             seen,
             counts,
-            self._headroom(query, h, counts),
+            cache(partial(self._headroom, query, h, counts)),
             self._boosts.of(query.boosts),
             Likeness(self._bundle.tree, anchors) if len(anchors) else None,
             coarse,
@@ -142,7 +159,7 @@ class ServedSearch:
         found = self._found(asked, width)
         while found.certified is False and width < widest:
             width = min(2 * width, widest)
-            if not self._timed.has_time(width, query.deadline):
+            if not self._is_worth(SEARCH, query, width):
                 break
             wider = self._found(asked, width)
             found = wider if wider.levels is None else found
@@ -159,24 +176,35 @@ class ServedSearch:
         fused = self._score.of_found(asked.h, beams, asked.seen) + terms
         if timed.levels is not None or asked.query.is_reordered:
             return Found(beams, fused, None, timed.levels, terms)
-        headroom = asked.headroom.beyond(beams.leaves)
-        certified = is_certified(beams, fused, asked.query.k, headroom=headroom)
+        certified = is_certified(
+            beams, fused, asked.query.k, headroom=lambda: asked.headroom().beyond(beams.leaves)
+        )
         return Found(beams, fused, certified, None, terms)
 
     def _with_pools(self, asked: _Asked, beams: BeamResult) -> BeamResult:
         """The items found, and the best ones of each pool that there is time to search."""
         width = asked.query.k * CANDIDATES
-        if width == 0:
+        if not self._is_pool_worth(asked.query, width):
             return beams
-        legal = asked.counts[self._trie.item_start :] > 0
-        for pool in asked.pools(beams.leaves, legal):
-            if not self._timed.has_time(width, asked.query.deadline):
-                break
-            counts = legal_below(self._trie, legal & pool)
+        started = self._times.now()
+        for pool in asked.pools(beams.leaves):
+            counts = legal_below(self._trie, asked.legal & pool)
             if counts[0] > 0:
                 more = self._bundle.graphs.search(asked.h, self._tree, counts, width)
                 beams = beams.joined(more)
+            self._times.note(POOL, started, width)
+            if not self._is_pool_worth(asked.query, width):
+                break
+            started = self._times.now()
         return beams
+
+    def _is_pool_worth(self, query: Query, width: int) -> bool:
+        """Whether a pool is worth its time: it takes no less than the whole catalogue does."""
+        return width > 0 and all(self._is_worth(kind, query, width) for kind in (POOL, SEARCH))
+
+    def _is_worth(self, kind: str, query: Query, size: int) -> bool:
+        """Whether there is time for what makes an answer better, and somebody waits for it."""
+        return not query.is_abandoned() and self._times.has_time(kind, query.deadline, size)
 
     def _headroom(self, query: Query, h: FloatArray, counts: AnyArray) -> Headroom:
         """What items that a search does not reach can score besides their log-probability."""
@@ -184,5 +212,18 @@ class ServedSearch:
         bonus = 0.0 if query.exclude_seen else self._score.most_for_repeats()
         terms = None
         if query.beam == "auto" or self._trie.item_count <= PROVEN_ITEMS_MAX:
-            terms = self._score.second_terms(h)
+            terms = self._second_terms(query, h)
         return Headroom(terms, counts[self._trie.item_start :], bonus)
+
+    def _second_terms(self, query: Query, h: FloatArray) -> FloatArray | None:
+        """Of every item [N]; None where there is no time to read all their vectors."""
+        items = self._trie.item_count
+        terms = []
+        for first in range(0, items, PROVEN_AT_ONCE):
+            if not self._is_worth(PROOF, query, items - first):
+                return None
+            started = self._times.now()
+            end = min(first + PROVEN_AT_ONCE, items)
+            terms.append(self._score.second_terms(h, first, end))
+            self._times.note(PROOF, started, end - first)
+        return np.concatenate(terms)

@@ -7,16 +7,20 @@ the crowd in the fine ones, and still is an item that exists and passes the filt
 Shapes: W beams, C children, D width, N items, M nodes.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from model.beam_search import BeamResult, beam_search
-from model.decoder import Graphs, SearchTree
+from model.decoder import Graphs, GraphStepDecoder, SearchTree
 from model.recent_times import RecentTimes
 from model.types import AnyArray, FloatArray, IntArray
+
+SEARCH: Final = "search"
+"""Work of `RecentTimes`: a whole search, by its width."""
+COMPLETION: Final = "completion"
+"""The levels that were left to popularity, by the width of the search."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +36,19 @@ class TimedSearch:
     """Searches one bundle's tree within a time; one per thread."""
 
     def __init__(
-        self,
-        graphs: Graphs,
-        tree: SearchTree,
-        popularity: IntArray,
-        now: Callable[[], float] = time.perf_counter,
+        self, graphs: Graphs, tree: SearchTree, popularity: IntArray, times: RecentTimes
     ) -> None:
-        """Search `tree`, whose items have `popularity` [N], leaf order; `now` reads the clock."""
-        self._graphs = graphs
-        self._tree = tree
-        self._shares = PopularityDecoder(tree, popularity)
-        self._times = RecentTimes(now)
-        self._widths: set[int] = set()
+        """Search `tree`, whose items have `popularity` [N], leaf order.
 
-    def over(self, graphs: Graphs, tree: SearchTree, popularity: IntArray) -> "TimedSearch":
-        """The same thread's search of another tree, which knows how long it took lately."""
-        other = TimedSearch(graphs, tree, popularity, self._times.now)
-        other._times, other._widths = self._times, self._widths
-        return other
+        Args:
+            graphs: that search.
+            tree: the catalogue's.
+            popularity: of its items.
+            times: of the same thread, of which this keeps those of `SEARCH` by width.
+        """
+        self._decoder = GraphStepDecoder(graphs, tree)
+        self._shares = PopularityDecoder(tree, popularity)
+        self._times = times
 
     def search(self, h: FloatArray, counts: AnyArray, width: int, deadline: float) -> TimedResult:
         """Find the best legal items for h [D] that there is time for.
@@ -59,32 +58,21 @@ class TimedSearch:
             counts: legal items below each node [M].
             width: beams kept after each level.
             deadline: when the result has to be there, by the clock; a search that begins in time
-                but takes longer than lately is not cut off. A decoder that has no order of levels
-                leaves all of them to popularity where there is no time for it.
+                but takes longer than lately is not cut off. A width that was not measured lately is
+                searched unless even less would take too long: estimates from other widths alone
+                would leave it unmeasured for good. A decoder that has no order of levels leaves all
+                of them to popularity where there is no time for it.
         """
-        if not self.has_time(width, deadline):
-            decoder = HurriedDecoder(self._graphs, self._tree, self._shares, self._times, deadline)
-            beams = beam_search(decoder, self._tree.trie, h, counts, width)
+        started = self._times.now()
+        graphs, tree = self._decoder.graphs, self._decoder.tree
+        if started + self._times.least(SEARCH, width) > deadline:
+            decoder = HurriedDecoder(self._decoder, self._shares, self._times, width, deadline)
+            beams = beam_search(decoder, tree.trie, h, counts, width)
             decoder.note_completion()
             return TimedResult(beams, None if decoder.is_whole else decoder.levels)
-        started = self._times.now()
-        beams = self._graphs.search(h, self._tree, counts, width)
-        self._times.note(width, started)
-        self._widths.add(width)
+        beams = graphs.search(h, tree, counts, width)
+        self._times.note(SEARCH, started, width)
         return TimedResult(beams, None)
-
-    def has_time(self, width: int, deadline: float) -> bool:
-        """Whether a whole search of this width would lately have been done by `deadline`."""
-        return self._times.now() + self._expected_seconds(width) <= deadline
-
-    def _expected_seconds(self, width: int) -> float:
-        """The p95 of the nearest width measured lately, larger in proportion; 0 without any."""
-        measured = {each: self._times.p95(each) for each in self._widths}
-        lately = {each: seconds for each, seconds in measured.items() if seconds is not None}
-        if not lately:
-            return 0.0
-        nearest = min(lately, key=lambda each: abs(each - width))
-        return lately[nearest] * max(1.0, width / nearest)
 
 
 class HurriedDecoder:
@@ -92,17 +80,17 @@ class HurriedDecoder:
 
     def __init__(
         self,
-        graphs: Graphs,
-        tree: SearchTree,
+        decoder: GraphStepDecoder,
         shares: "PopularityDecoder",
         times: RecentTimes,
+        width: int,
         deadline: float,
     ) -> None:
         self.levels = 0
-        self._graphs = graphs
-        self._tree = tree
+        self._decoder = decoder
         self._shares = shares
         self._times = times
+        self._width = width
         self._deadline = deadline
         self._stopped_at: float | None = None
 
@@ -113,22 +101,22 @@ class HurriedDecoder:
 
     def child_log_probs(self, h: FloatArray, nodes: IntArray, depth: int) -> FloatArray:
         """See `model.beam_search.StepDecoder`."""
-        started = self._times.now()
-        needed = (self._times.p95(f"level {depth}") or 0.0) + (self._times.p95("complete") or 0.0)
+        started, level = self._times.now(), f"level {depth}"
+        needed = self._times.least(level, self._width) + self._times.least(COMPLETION, self._width)
         is_late = started + needed > self._deadline
-        if self._stopped_at is None and (is_late or not self._graphs.can_step):
+        if self._stopped_at is None and (is_late or not self._decoder.graphs.can_step):
             self._stopped_at = started
         if self._stopped_at is not None:
             return self._shares.child_log_probs(h, nodes, depth)
-        log_probs = self._graphs.child_log_probs(h, nodes, depth, self._tree)
-        self._times.note(f"level {depth}", started)
+        log_probs = self._decoder.child_log_probs(h, nodes, depth)
+        self._times.note(level, started, self._width)
         self.levels += 1
         return log_probs
 
     def note_completion(self) -> None:
         """Keep how long the levels without the network took."""
         if self._stopped_at is not None:
-            self._times.note("complete", self._stopped_at)
+            self._times.note(COMPLETION, self._stopped_at, self._width)
 
 
 class PopularityDecoder:

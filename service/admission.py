@@ -31,7 +31,7 @@ class Admission:
     def __init__(
         self,
         app: ASGIApp,
-        engine: Callable[[], Engine],
+        expected: Callable[[int], tuple[Engine, int]],
         metrics: Metrics,
         routes: Sequence[str],
         deadline_seconds: float,
@@ -40,13 +40,14 @@ class Admission:
 
         Args:
             app: what answers the requests that are let in.
-            engine: returns what computes now.
+            expected: returns, given how many requests are inside, the engine that the next one is
+                likely to wait for, and how many of them are ahead of it there.
             metrics: of the application.
             routes: a POST to one of them is a request for a computation.
             deadline_seconds: that it has.
         """
         self._app = app
-        self._engine = engine
+        self._expected = expected
         self._metrics = metrics
         self._deadline_seconds = deadline_seconds
         self._answers: dict[Refusal, PreparedRefusal] = {}
@@ -64,8 +65,8 @@ class Admission:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        engine = self._engine()
-        refusal = engine.refusal(self._inside, self._deadline_seconds)
+        engine, ahead = self._expected(self._inside)
+        refusal = engine.refusal(ahead, self._deadline_seconds)
         if refusal is None:
             await self._let_in(scope, receive, send)
             return

@@ -21,7 +21,7 @@ from service import problems
 from service.access_control import AccessControl, own_user_only
 from service.admission import Admission
 from service.bundle_folder import BundleFolder
-from service.engine import ServedRecommender
+from service.engine import Engine, ServedRecommender
 from service.errors import ServiceError
 from service.keys_file import KeysFile
 from service.metrics import Metrics
@@ -88,9 +88,18 @@ class AdmittingApp(FastAPI):
         """
         routes = (recommend.PATH, recommend_batch.PATH, explore.PATH)
         admission = Admission(
-            super().__call__, lambda: self.state.serving.engine, metrics, routes, deadline_seconds
+            super().__call__,
+            self._expected,
+            metrics,
+            routes,
+            deadline_seconds,
         )
         self._front = _shared_with_pages(admission, origins) if origins else admission
+
+    def _expected(self, inside: int) -> tuple[Engine, int]:
+        """Return what `Variants.expected` does, once the application serves."""
+        serving: Serving = self.state.serving
+        return serving.variants.expected(inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run or refuse one request."""

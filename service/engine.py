@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from model.query import Query, Recommendation
@@ -108,6 +108,13 @@ class Engine:
         with self._changed:
             return len(self._queue)
 
+    @property
+    def load(self) -> int:
+        """How many requests wait or are computed."""
+        # Idle workers will take the first ones of the queue, so those do not wait.
+        with self._changed:
+            return len(self._queue) + self._workers - self._idle
+
     def start(self) -> None:
         """Start the workers."""
         for thread in self._threads:
@@ -195,9 +202,7 @@ class Engine:
         with self._changed:
             if self._is_stopping:
                 raise NotReadyError("the service is stopping", retry_after_seconds=1)
-            # Idle workers will take the first ones of the queue, so those do not wait.
-            ahead = len(self._queue) + self._workers - self._idle
-            refusal = self.refusal(ahead, job.deadline - time.perf_counter())
+            refusal = self.refusal(self.load, job.deadline - time.perf_counter())
             if refusal is not None:
                 self._metrics.admission_rejected[refusal].inc()
                 raise self.refused(refusal)
@@ -213,8 +218,10 @@ class Engine:
 
     def _work(self, number: int) -> None:
         while (job := self._next_job()) is not None:
-            result, error = _compute(self._recommenders[number], job.query)
-            if job.computed_at is not None:
+            query = replace(job.query, is_abandoned=job.answer.done)
+            result, error = _compute(self._recommenders[number], query)
+            # What is refused takes no time, and says nothing of what is answered.
+            if job.computed_at is not None and error is None:
                 self._average(time.perf_counter() - job.computed_at)
             # The loop outlives the workers: `stop` joins them on it.
             job.loop.call_soon_threadsafe(job.finish, result, error)

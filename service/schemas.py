@@ -291,6 +291,11 @@ class Degraded(BaseModel):
         default=False,
         description="The pages before are not known; their items may be repeated.",
     )
+    explanations: bool = Field(
+        default=False,
+        description="There was no time to explain in full: influences are missing, and "
+        "probabilities may be shares of the training events.",
+    )
 
 
 class RecommendAnswer(BaseModel):

@@ -41,6 +41,7 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 30.0
 """After how long a rollout is tried again that this replica could not follow."""
 RETIRE_MARGIN_SECONDS = 5.0
+MAJORITY_PERCENT = 50.0
 SHADOWS_MAX = 2
 """Requests that a shadow computes at once, so that it takes little from what is served."""
 SHADOW_DEADLINE_SECONDS = 10.0
@@ -162,6 +163,20 @@ class Variants:
             variant = self._open[canary]
             return Served("canary", variant.bundle, variant.engine)
         return Served("active", self.active.bundle, self.active.engine)
+
+    def expected(self, inside: int) -> tuple[Engine, int]:
+        """Return the engine that most requests go to, and how many of those `inside` are its.
+
+        For a decision before it is known whose a request is. All of them count that the other
+        engine that serves is not known to have.
+        """
+        canary = self.rollout.canary
+        if canary is None:
+            return self.active.engine, inside
+        usual, other = self.active.engine, self._open[canary].engine
+        if self.rollout.canary_percent > MAJORITY_PERCENT:
+            usual, other = other, usual
+        return usual, inside - other.load
 
     def named(self, name: str) -> Served:
         """Return the open bundle of this name, as one that is computed and not served.

@@ -94,6 +94,7 @@ class Degraded(TypedDict):
     state_unavailable: bool
     levels: int | None
     paging: bool
+    explanations: bool
 
 
 class Recommendation(TypedDict):

@@ -1,5 +1,6 @@
 """POST /v1/recommend."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -148,9 +149,13 @@ def degraded(
     found: Recommendation, *, state_unavailable: bool, paging: bool = False
 ) -> Degraded | None:
     """Return what an answer had to do without, None for nothing."""
-    if not state_unavailable and not paging and found.levels is None:
-        return None
-    return Degraded(state_unavailable=state_unavailable, levels=found.levels, paging=paging)
+    answer = Degraded(
+        state_unavailable=state_unavailable,
+        levels=found.levels,
+        paging=paging,
+        explanations=found.is_partly_explained,
+    )
+    return None if answer == Degraded(state_unavailable=False) else answer
 
 
 async def _earlier_pages(
@@ -160,7 +165,11 @@ async def _earlier_pages(
     if body.after is None:
         return None
     seconds = _read_seconds(serving, deadline)
-    return await serving.pages.before(body.user_id, body.after, deadline_seconds=seconds)
+    try:
+        return await serving.pages.before(body.user_id, body.after, deadline_seconds=seconds)
+    except asyncio.CancelledError:
+        serving.metrics.abandoned["state"].inc()
+        raise
 
 
 async def compute(served: Served, query: Query, deadline: float) -> Recommendation:
@@ -207,6 +216,9 @@ async def read_state(
         state = await serving.store.read(user_id, deadline_seconds=_read_seconds(serving, deadline))
     except StateUnavailableError:
         return UserState(), True
+    except asyncio.CancelledError:
+        serving.metrics.abandoned["state"].inc()
+        raise
     finally:
         ended = time.perf_counter()
         serving.metrics.stage_duration["state"].observe(ended - started)
@@ -278,6 +290,8 @@ def count(metrics: Metrics, found: Recommendation, k: int, *, is_degraded: bool)
         metrics.degraded["state_unavailable"].inc()
     if found.levels is not None:
         metrics.degraded["levels"].inc()
+    if found.is_partly_explained:
+        metrics.degraded["explanations"].inc()
 
 
 def _count_variant(metrics: Metrics, served: Served, found: Recommendation, seconds: float) -> None:

@@ -165,7 +165,12 @@ def test_it_recommends_from_the_bundle_that_was_copied(pod: Pod, shop_bundle: Pa
 
     assert answer["bundle"] == manifest["bundle_id"]
     assert len(answer["items"]) == 3
-    assert answer["degraded"] == {"state_unavailable": True, "levels": None, "paging": False}
+    assert answer["degraded"] == {
+        "state_unavailable": True,
+        "levels": None,
+        "paging": False,
+        "explanations": False,
+    }
 
 
 def test_it_has_no_rights(pod: Pod, deployment: Manifest) -> None:

@@ -108,7 +108,7 @@ def calling(service: ServiceProcess) -> Iterator[Callers]:
 
 
 def is_degraded(answer: dict[str, Any]) -> bool:
-    whole = {"levels": None, "paging": False}
+    whole = {"levels": None, "paging": False, "explanations": False}
     return bool(answer["degraded"] == {"state_unavailable": True, **whole})
 
 

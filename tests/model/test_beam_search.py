@@ -99,7 +99,7 @@ def test_a_certified_answer_is_the_exact_one(
     fused: FloatArray = decoder.steps().sum(axis=1) + np.float32(weight) * penalties
     found = search(decoder, legal, width)
 
-    if is_certified(found, fused[found.leaves], k, headroom=0.0):
+    if is_certified(found, fused[found.leaves], k, headroom=lambda: 0.0):
         exact = np.sort(fused[legal])[::-1][:k]
         served = np.sort(fused[found.leaves])[::-1][:k]
         np.testing.assert_allclose(served, exact, atol=1e-5)
@@ -109,16 +109,16 @@ def test_certificates_are_given_and_withheld() -> None:
     result = BeamResult(np.arange(3), np.array([[-1.0], [-2.0], [-3.0]], np.float32), -2.5)
     fused = result.totals()
 
-    assert is_certified(result, fused, 2, headroom=0.0)
-    assert not is_certified(result, fused, 3, headroom=0.0)
-    assert not is_certified(result, fused, 4, headroom=0.0)
+    assert is_certified(result, fused, 2, headroom=lambda: 0.0)
+    assert not is_certified(result, fused, 3, headroom=lambda: 0.0)
+    assert not is_certified(result, fused, 4, headroom=lambda: 0.0)
     # On the border float32 sums could deceive: no certificate.
     border = BeamResult(result.leaves, result.log_probs, -2.0)
-    assert not is_certified(border, fused, 2, headroom=0.0)
+    assert not is_certified(border, fused, 2, headroom=lambda: 0.0)
     everything = BeamResult(result.leaves, result.log_probs, -np.inf)
-    assert is_certified(everything, fused, 100, headroom=0.0)
+    assert is_certified(everything, fused, 100, headroom=lambda: 0.0)
     broken = BeamResult(result.leaves, result.log_probs, np.nan)
-    assert not is_certified(broken, fused, 1, headroom=0.0)
+    assert not is_certified(broken, fused, 1, headroom=lambda: 0.0)
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -137,7 +137,7 @@ def test_a_narrow_beam_may_miss_the_best_item_and_says_so(width: int) -> None:
     assert found.pruned == pytest.approx(np.log(0.4 if width == 1 else 0.1))
     best = int(found.leaves[0])
     assert best == (0 if width == 1 else 6)
-    assert is_certified(found, found.totals(), 1, headroom=0.0) == (width == 3)
+    assert is_certified(found, found.totals(), 1, headroom=lambda: 0.0) == (width == 3)
 
 
 def test_nothing_legal_gives_nothing() -> None:

@@ -1,5 +1,6 @@
 """Probabilities of places: sums over items, equal to brute force, shared out among the choices."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.availability import Availability
 from model.browse import Place
 from model.bundle import Bundle
 from model.explore import Explorer, node_log_probs
 from model.query import Query
 from model.recommender import Recommender
 from model.transitions import EvidenceBiases
+from model.types import BoolArray, IntArray
 from tests.model.table_decoder import NOTHING, TableDecoder, decoders
 from tests.model.training.evaluation.toy_bundle import toy_bundle
 
@@ -157,3 +160,30 @@ def test_an_item_has_no_choices() -> None:
         )
     assert answer.place is not None
     assert answer.place.probability == pytest.approx(probability)
+
+
+class CountedAvailability(Availability):
+    """Tells of how many items it was asked at once."""
+
+    asked: tuple[int, ...] = ()
+
+    def legal(self, leaves: IntArray) -> BoolArray:
+        self.asked = (*self.asked, np.size(leaves))
+        return super().legal(leaves)
+
+
+@pytest.mark.parametrize(("ranked", "asked"), [(range(12), ()), (range(8), (4,)), ((), (4, 4, 4))])
+def test_items_are_read_only_where_a_search_has_found_too_few(
+    ranked: Iterable[int], asked: tuple[int, ...]
+) -> None:
+    bundle = toy_bundle()
+    availability = CountedAvailability(bundle.tree.trie, np.arange(12) != 9)
+    found = np.array([*ranked], np.int64)
+
+    choices = Explorer(bundle, bundle.tree).choices(
+        bundle.browse.root, None, found[found != 9], availability, 2
+    )
+
+    assert availability.asked == asked
+    assert [choice.live_items for choice in choices] == [4, 4, 3]
+    assert [choice.best for choice in choices] == [(0, 1), (4, 5), (8, 10)]

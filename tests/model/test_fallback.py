@@ -1,6 +1,7 @@
 """Every link of the fallback chain, on a bundle whose numbers are known."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.attributes import Range
+from model.availability import Availability
 from model.beam_search import BeamResult
 from model.bundle import Bundle
 from model.decoder import SearchTree
@@ -226,3 +228,30 @@ def _leaves_of(source: str, popularity: list[int], likely: list[float] | None) -
         assert likely is not None
         return {leaf for leaf in popular if likely[leaf // 4] > 0.1}
     return popular if source == "popular" else set(range(12))
+
+
+class Watched(np.ndarray[Any, Any]):
+    """Popularity that tells how many items were looked up at once."""
+
+    looked_up: list[int]
+
+    def __getitem__(self, places: Any) -> Any:
+        self.looked_up.append(np.size(places))
+        return np.asarray(self)[places]
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.looked_up = []
+
+
+def test_a_category_is_not_read_as_a_whole_for_its_most_popular_item() -> None:
+    bundle = bundle_with()
+    popularity = bundle.popularity.view(Watched)
+    bundle = replace(bundle, popularity=popularity)
+    chain = FallbackChain(bundle, bundle.tree)
+    everything = Availability(bundle.tree.trie, np.ones(12, dtype=bool))
+    popularity.looked_up.clear()
+
+    (link,) = chain.links(1, everything, np.empty(0, np.int64), np.array([0.1, 0.8, 0.1]))
+
+    assert link.leaves.tolist() == [4]
+    assert max(popularity.looked_up) == 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model.availability import legal_below
 from model.beam_search import BeamResult, beam_search
 from model.decoder import SearchTree
-from model.recent_times import FRESH_SECONDS
+from model.recent_times import FRESH_SECONDS, RecentTimes
 from model.timed_search import PopularityDecoder, TimedSearch
 from model.types import AnyArray, FloatArray, IntArray
 from tests.model.table_decoder import NOTHING, decoders
@@ -27,6 +27,7 @@ class TimedGraphs(ToyGraphs):
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.slowness = 1.0
+        self.level_seconds = LEVEL_SECONDS
 
     def search(self, h: FloatArray, tree: SearchTree, counts: AnyArray, width: int) -> BeamResult:
         self.clock.passes(WHOLE_SECONDS * self.slowness * width / 4)
@@ -35,7 +36,7 @@ class TimedGraphs(ToyGraphs):
     def child_log_probs(
         self, h: FloatArray, nodes: IntArray, depth: int, tree: SearchTree
     ) -> FloatArray:
-        self.clock.passes(LEVEL_SECONDS)
+        self.clock.passes(self.level_seconds)
         return super().child_log_probs(h, nodes, depth, tree)
 
 
@@ -46,7 +47,8 @@ class Shop:
         self.clock = Clock()
         self.graphs = TimedGraphs(self.clock)
         self.counts = legal_below(BUNDLE.tree.trie, np.ones(12, dtype=bool))
-        self.timed = TimedSearch(self.graphs, BUNDLE.tree, BUNDLE.popularity, self.clock)
+        self.times = RecentTimes(self.clock)
+        self.timed = TimedSearch(self.graphs, BUNDLE.tree, BUNDLE.popularity, self.times)
 
     def levels(self, seconds: float, width: int = 4) -> int | None:
         deadline = self.clock() + seconds
@@ -79,14 +81,58 @@ def test_all_levels_are_a_whole_search() -> None:
     assert shop.levels(LEVELS * LEVEL_SECONDS) is None
 
 
-def test_wider_searches_are_expected_to_take_longer() -> None:
+def slow_shop() -> Shop:
+    """A shop where all levels one by one take longer than `WHOLE_SECONDS`."""
     shop = Shop()
-    shop.levels(math.inf)
+    shop.graphs.level_seconds = 0.7 * WHOLE_SECONDS
+    return shop
 
-    assert shop.timed.has_time(4, shop.clock() + WHOLE_SECONDS)
-    assert not shop.timed.has_time(8, shop.clock() + WHOLE_SECONDS)
-    assert shop.timed.has_time(8, shop.clock() + 2 * WHOLE_SECONDS)
-    assert not shop.timed.has_time(2, shop.clock() + WHOLE_SECONDS / 2)
+
+def test_a_wide_search_says_little_of_what_a_narrow_one_takes() -> None:
+    shop = slow_shop()
+    assert shop.levels(math.inf, width=100) is None
+
+    # A twenty-fifth of its width may take a twenty-fifth of its time, and then it is measured.
+    assert shop.levels(WHOLE_SECONDS) is None
+    assert shop.levels(WHOLE_SECONDS) is None
+    shop.graphs.slowness = 2
+    assert shop.levels(WHOLE_SECONDS) is None
+    assert shop.levels(WHOLE_SECONDS) is not None
+
+
+def test_a_width_without_times_of_its_own_is_tried_where_a_narrower_one_is_in_time() -> None:
+    shop = slow_shop()
+    assert shop.levels(math.inf, width=2) is None
+
+    assert shop.levels(WHOLE_SECONDS / 4, width=4) is not None
+    assert shop.levels(WHOLE_SECONDS, width=8) is None
+    assert shop.levels(WHOLE_SECONDS, width=8) is not None
+
+
+def test_what_is_always_in_a_hurry_is_measured_again_whatever_is_searched_besides() -> None:
+    shop = slow_shop()
+    shop.graphs.slowness = 5
+    shop.levels(math.inf)
+    shop.graphs.slowness = 1
+
+    outcomes = []
+    for _ in range(4):
+        shop.levels(math.inf, width=20)
+        outcomes.append(shop.levels(WHOLE_SECONDS))
+    assert outcomes[0] is not None
+    assert outcomes[-1] is None
+
+
+def test_levels_are_expected_to_take_what_they_took_at_their_width() -> None:
+    shop = Shop()
+    shop.graphs.slowness = 100
+    shop.levels(math.inf)
+    shop.graphs.level_seconds = 4 * LEVEL_SECONDS
+    assert shop.levels(0.9 * LEVEL_SECONDS, width=40) == 1
+    shop.graphs.level_seconds = LEVEL_SECONDS
+
+    assert shop.levels(0.9 * LEVEL_SECONDS, width=4) == 1
+    assert shop.levels(0.9 * LEVEL_SECONDS, width=40) == 0
 
 
 def test_one_slow_moment_is_forgotten() -> None:

@@ -100,7 +100,12 @@ def test_a_state_that_nobody_could_have_written_degrades_the_answer(
     answer = client.post("/v1/recommend", json={"user_id": "victim", "k": 3})
 
     assert answer.status_code == 200
-    assert answer.json()["degraded"] == {"state_unavailable": True, "levels": None, "paging": False}
+    assert answer.json()["degraded"] == {
+        "state_unavailable": True,
+        "levels": None,
+        "paging": False,
+        "explanations": False,
+    }
     assert len(answer.json()["items"]) == 3
     check_problem(client.get("/v1/users/victim"), 503, "state_unavailable")
     assert client.get("/readyz").json()["state"]["available"]  # one user's harm alone

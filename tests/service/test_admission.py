@@ -10,6 +10,7 @@ import pytest
 
 from model.query import Query, Recommendation
 from service.admission import LOG_SECONDS
+from service.engine import Refusal
 from tests.service.conftest import AppClient, Client
 from tests.service.fakes import GatedRecommender, TableRecommender, always
 from tests.service.problem_shape import check_problem
@@ -106,6 +107,25 @@ async def test_who_would_wait_longer_than_the_deadline_is_refused_at_once(
     for answer in refused:
         assert "longer than" in check_problem(answer, 429, "queue_full")["detail"]
     assert f'cofine_admission_rejected_total{{reason="deadline"}} {len(refused)}.0' in text
+
+
+class PickyRecommender(SlowRecommender):
+    """Takes no time for what it refuses."""
+
+    def recommend(self, query: Query) -> Recommendation:
+        if query.categories:
+            return TableRecommender().recommend(query)
+        return super().recommend(query)
+
+
+async def test_refused_queries_say_nothing_of_how_long_others_take(start_app: AppClient) -> None:
+    async with start_app(always(PickyRecommender()), deadline_ms=30_000) as client:
+        assert (await post(client)).status_code == 200
+        wrong = {"categories": [["Nowhere"]]}
+        for _ in range(60):
+            assert (await client.post("/v1/recommend", json=wrong)).status_code == 422
+        engine = client.app.state.serving.engine
+        assert engine.refusal(1, COMPUTE_SECONDS / 2) is Refusal.DEADLINE
 
 
 async def test_the_body_of_a_refused_request_is_never_read(start_app: AppClient) -> None:

@@ -57,7 +57,12 @@ async def test_levels_that_there_was_no_time_for_are_told(start_app: AppClient) 
     async with start_app(always(HurriedRecommender())) as client:
         answer = (await post(client, deadline_ms=9_000)).json()
         text = await client.scrape()
-    assert answer["degraded"] == {"state_unavailable": False, "levels": 1, "paging": False}
+    assert answer["degraded"] == {
+        "state_unavailable": False,
+        "levels": 1,
+        "paging": False,
+        "explanations": False,
+    }
     assert answer["certified"] is None
     assert {item["source"] for item in answer["items"]} == {"partial"}
     assert 'cofine_degraded_total{reason="levels"} 1.0' in text

@@ -1,14 +1,16 @@
 import asyncio
 import json
 import re
+import threading
+import time
 from typing import Any
 
 import pytest
 
-from model.query import Query
+from model.query import Query, Recommendation
 from tests.contract.redis_server import RedisServer
 from tests.service.conftest import AppClient, Client
-from tests.service.fakes import BrokenRecommender, GatedRecommender, always
+from tests.service.fakes import BrokenRecommender, GatedRecommender, TableRecommender, always
 from tests.service.problem_shape import check_problem
 
 pytestmark = pytest.mark.anyio
@@ -247,9 +249,57 @@ async def test_a_request_whose_client_is_gone_leaves_the_queue(start_app: AppCli
     assert slow.answered == 1
 
 
-async def post_and_leave(client: Client, leave: asyncio.Event) -> int:
+class WaitingRecommender:
+    """Computes until nobody waits for its answer any more."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.left = threading.Event()
+
+    def recommend(self, query: Query) -> Recommendation:
+        assert not query.is_abandoned()
+        self.entered.release()
+        give_up_at = time.monotonic() + 30
+        while not query.is_abandoned():
+            assert time.monotonic() < give_up_at, "the client's leaving was never told"
+            time.sleep(0.001)
+        self.left.set()
+        return TableRecommender().recommend(query)
+
+
+async def test_a_computation_is_told_when_its_client_is_gone(start_app: AppClient) -> None:
+    waiting = WaitingRecommender()
+    async with start_app(always(waiting), deadline_ms=30_000) as client:
+        leave = asyncio.Event()
+        gone = asyncio.create_task(post_and_leave(client, leave))
+        assert await asyncio.to_thread(waiting.entered.acquire, timeout=10)
+        leave.set()
+        assert await gone == 499
+        assert await asyncio.to_thread(waiting.left.wait, 10)
+        assert 'cofine_abandoned_total{stage="compute"} 1.0' in await client.scrape()
+
+
+async def test_a_client_that_leaves_while_its_state_is_read_is_counted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = asyncio.Event()
+
+    async def read(*_: Any, **__: Any) -> Any:
+        reading.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(client.app.state.serving.store, "read", read)
+    leave = asyncio.Event()
+    gone = asyncio.create_task(post_and_leave(client, leave, b'{"user_id":"u"}'))
+    await asyncio.wait_for(reading.wait(), 10)
+    leave.set()
+    assert await gone == 499
+    assert 'cofine_abandoned_total{stage="state"} 1.0' in await client.scrape()
+
+
+async def post_and_leave(client: Client, leave: asyncio.Event, content: bytes = b"{}") -> int:
     """Send a request over bare ASGI, close the connection, and return the status."""
-    body = [{"type": "http.request", "body": b"{}", "more_body": False}]
+    body = [{"type": "http.request", "body": content, "more_body": False}]
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -268,7 +318,10 @@ async def post_and_leave(client: Client, leave: asyncio.Event) -> int:
         "raw_path": b"/v1/recommend",
         "query_string": b"",
         "root_path": "",
-        "headers": [(b"content-type", b"application/json"), (b"content-length", b"2")],
+        "headers": [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(content)),
+        ],
     }
     await client.app(scope, receive, send)
     status: int = sent[0]["status"]
@@ -312,7 +365,8 @@ async def test_without_redis_the_given_history_answers(
         assert "polish" not in ids(await recommend(client, user_id="u"))
         own_redis_server.pause()
         answer = await recommend(client, user_id="u", history=["soap"])
-        without_state = {"state_unavailable": True, "levels": None, "paging": False}
+        whole = {"levels": None, "paging": False, "explanations": False}
+        without_state = {"state_unavailable": True, **whole}
         assert answer["degraded"] == without_state
         assert answer["items"][0]["item_id"] == "a/b é"
         for _ in range(10):

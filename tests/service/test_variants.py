@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from service import variants
 from service.app import create_app
 from service.bundle_folder import BundleFolder
 from service.catalogue import Catalogue, LiveBundle
-from service.engine import Engine
+from service.engine import Engine, Refusal, ServedRecommender
 from service.item_edits import MemoryEdits
 from service.log_config import JsonFormatter
 from service.metrics import Metrics
@@ -27,7 +27,7 @@ from service.variants import Variant, Variants
 from tests.contract.redis_server import RedisServer
 from tests.keys import headers_of, write_keys
 from tests.service.conftest import Client
-from tests.service.fakes import TableBundle, TableRecommender
+from tests.service.fakes import GatedRecommender, TableBundle, TableRecommender, always
 from tests.service.problem_shape import check_problem
 from tests.waiting import eventually
 
@@ -178,9 +178,11 @@ async def test_the_time_of_loading_is_that_of_the_active_bundle(folder: Path) ->
         assert await loaded_at() > at_start
 
 
-def table_variant(reference: BundleReference) -> Variant:
+def table_variant(
+    reference: BundleReference, make: Callable[[], ServedRecommender] = TableRecommender
+) -> Variant:
     metrics = Metrics()
-    engine = Engine(TableRecommender, workers=1, queue_max_requests=1, metrics=metrics)
+    engine = Engine(make, workers=1, queue_max_requests=1, metrics=metrics)
     catalogue = Catalogue(MemoryEdits(), metrics)
     return Variant(reference, LiveBundle(TableBundle(), engine, catalogue), engine)
 
@@ -241,3 +243,35 @@ async def test_a_bundle_of_a_change_that_was_not_stored_is_closed(
             redis.config_set("min-replicas-to-write", 0)
         assert (await client.post("/v1/bundles/two:load")).status_code == 200
         assert open_names(client) == {"one", "two"}
+
+
+@pytest.mark.parametrize(("percent", "refusal"), [(100, Refusal.QUEUE_FULL), (20, None)])
+async def test_admission_asks_the_engine_that_most_requests_go_to(
+    tmp_path: Path, percent: float, refusal: Refusal | None
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    slow, store = GatedRecommender(), MemoryRolloutStore()
+    canary = table_variant(TWO, always(slow))
+    folder = BundleFolder(tmp_path, tmp_path / "one")
+    served = Variants(
+        table_variant(ONE), folder, store, lambda _: canary, metrics=Metrics(), deadline_seconds=1
+    )
+    await store.write(Rollout(version=1, active=ONE, canary=TWO, canary_percent=percent))
+    await served.start()
+    try:
+        computed = asyncio.create_task(canary.engine.recommend(Query(), deadline_seconds=30))
+        assert await asyncio.to_thread(slow.entered.acquire, timeout=10)
+        queued = asyncio.create_task(canary.engine.recommend(Query(), deadline_seconds=30))
+        await asyncio.sleep(0)
+        assert canary.engine.load == 2
+
+        engine, ahead = served.expected(2)
+
+        assert engine is (canary.engine if refusal else served.active.engine)
+        assert engine.refusal(ahead, 30) is refusal
+        slow.gate.set()
+        await asyncio.gather(computed, queued)
+    finally:
+        slow.gate.set()
+        await served.stop()

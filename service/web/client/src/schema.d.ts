@@ -751,6 +751,12 @@ export interface components {
              * @default false
              */
             paging: boolean;
+            /**
+             * Explanations
+             * @description There was no time to explain in full: influences are missing, and probabilities may be shares of the training events.
+             * @default false
+             */
+            explanations: boolean;
         };
         /**
          * EventBatch
