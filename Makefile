@@ -85,7 +85,7 @@ sbom: ## Write build/sbom.json: what the service's image contains (CycloneDX).
 	docker build --file docker/service.Dockerfile --target sbom --output build .
 
 .PHONY: test-images
-test-images: install ## Build and run images and compose file; an engine of its own, Debian, root.
+test-images: install-text ## Build and run images and compose file; Debian, root, and no engine running.
 	COFINE_TEST_TORCH_INDEX=$(TORCH_CPU_INDEX) \
 	  tests/deployment/with_docker.sh $(BIN)/python -m pytest tests/deployment
 

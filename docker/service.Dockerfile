@@ -1,4 +1,5 @@
-# The serving image: HTTP and ONNX Runtime, no PyTorch. The bundle is mounted at /bundle.
+# The serving image: HTTP and ONNX Runtime, no PyTorch. The bundle is mounted at /bundle. Every
+# setting works in it: it has the extras `new-items` and `tracing`, too.
 # Build from the repository's root: docker build -f docker/service.Dockerfile -t cofine-service .
 ARG BASE_IMAGE=python:3.11-slim
 
@@ -10,7 +11,7 @@ COPY pyproject.toml ./
 # The dependencies are a layer of their own, which a change of the code leaves in the cache. The
 # environment gets no pip, and loses the tests that packages bring along. It is compiled here,
 # because a read-only container cannot keep bytecode.
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; print(*project['dependencies'], *extras['new-items'], *extras['tracing'], sep='\n')" > requirements.txt \
     && python -m venv --without-pip /opt/cofine \
     && pip --python /opt/cofine/bin/python install --no-cache-dir --no-compile --requirement requirements.txt \
     && find /opt/cofine -type d -name tests -prune -exec rm -r {} + \

@@ -34,6 +34,8 @@ from service.user_tokens import user_of_token
 
 _CALLER = "cofine_caller"
 """Where the ASGI scope of a request holds its caller."""
+_OVER_LIMIT = "cofine_over_limit"
+"""Where it says that the caller's own limit is the reason for the refusal."""
 _NESTING_MAX = 64
 
 
@@ -85,6 +87,7 @@ class AccessControl:
             caller = await self._admit(scope, *found)
         except AccessError as error:
             self._metrics.access_refused[error.reason].inc()
+            scope[_OVER_LIMIT] = isinstance(error, RateLimitedError)
             await _refuse(error, scope, receive, send)
             return
         scope[_CALLER] = caller  # in place: what stands around reads the route from it later
@@ -140,6 +143,11 @@ def identify(ring: KeyRing, headers: Headers, route: str) -> Caller:
             f"a publishable key needs a user token in the header {USER_TOKEN_HEADER}",
         )
     return Caller(route, key, user_of_token(token, ring.user_token_secrets))
+
+
+def is_over_limit(scope: Scope) -> bool:
+    """Return whether the request was refused because its key has been used too often."""
+    return bool(scope.get(_OVER_LIMIT, False))
 
 
 def caller_of(request: Request) -> Caller:

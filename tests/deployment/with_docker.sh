@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs a command with a Docker engine of its own, and leaves nothing behind:
 #   tests/deployment/with_docker.sh .venv/bin/python -m pytest tests/deployment
-# For machines without a running engine or an image registry: Debian, root, and its packages
-# docker.io docker-compose iptables debootstrap. No image is pulled. Those that the project's files
-# name are stand-ins under the same tags: Debian's Python and Redis in one small Debian, and of
-# prometheus, prometheus-alertmanager and k6 what is installed here; without it, no image.
+# NOT beside another engine, whose network rules it would take away: it refuses then. For machines
+# without an image registry: Debian, root, and its packages docker.io docker-compose iptables
+# debootstrap. No image is pulled. Those that the project's files name are stand-ins under the same
+# tags: Debian's Python and Redis in one small Debian, and of prometheus, prometheus-alertmanager
+# and k6 what is installed here; without it, no image.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,6 +14,12 @@ refuse() {
   exit 1
 }
 [ $# -gt 0 ] || refuse "name the command to run"
+if grep -q "^ *docker0:" /proc/net/dev; then
+  refuse "an engine runs here, or has left its bridge docker0 behind (no engine: ip link delete docker0)"
+fi
+if docker --host unix:///var/run/docker.sock version >/dev/null 2>&1; then
+  refuse "an engine answers at /var/run/docker.sock: run the command with that one, or stop it"
+fi
 [ "$(id -u)" = 0 ] || refuse "an engine can only be started by root"
 for needed in dockerd docker-compose iptables-restore debootstrap; do
   command -v $needed >/dev/null ||

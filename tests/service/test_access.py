@@ -352,7 +352,9 @@ async def test_a_spent_limit_is_429_until_it_is_refilled(
         # Every user of a publishable key has a limit of its own.
         assert await statuses(headers_of("publishable", "ann")) == [200, 200, 200, 429]
         assert await statuses(headers_of("publishable", "bob")) == [200, 200, 200, 429]
-        assert 'cofine_access_refused_total{reason="rate_limit"} 3.0' in await client.scrape()
+        text = await client.scrape()
+        assert 'cofine_access_refused_total{reason="rate_limit"} 3.0' in text
+        assert 'cofine_http_unavailable_total{route="/v1/recommend"} 0.0' in text
 
 
 # The keys file

@@ -77,6 +77,7 @@ async def test_a_refusal_is_a_whole_problem_with_the_clients_request_id(
     assert 'cofine_admission_rejected_total{reason="queue_full"} 11.0' in text
     labels = f'method="POST",route="{route}",status="429"'
     assert f"cofine_http_request_duration_seconds_count{{{labels}}} 11.0" in text
+    assert f'cofine_http_unavailable_total{{route="{route}"}} 11.0' in text
 
 
 async def test_a_web_page_may_read_a_refusal(start_app: AppClient) -> None:

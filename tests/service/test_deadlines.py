@@ -76,6 +76,7 @@ async def test_the_shorter_time_ends_the_wait(
     slow = GatedRecommender()
     async with start_app(always(slow), deadline_ms=server_ms) as client:
         check_problem(await post(client, deadline_ms=request_ms), 504, "deadline_exceeded")
+        assert 'cofine_http_unavailable_total{route="/v1/recommend"} 1.0' in await client.scrape()
         slow.gate.set()
 
 
@@ -87,5 +88,7 @@ async def test_who_has_less_time_than_the_wait_is_refused(start_app: AppClient) 
         answer = await post(client, deadline_ms=round(COMPUTE_SECONDS * 1_000 / 2))
         found = check_problem(answer, 429, "queue_full")
         assert "longer than" in found["detail"]
-        assert 'cofine_admission_rejected_total{reason="deadline"} 1.0' in await client.scrape()
+        text = await client.scrape()
+        assert 'cofine_admission_rejected_total{reason="deadline"} 1.0' in text
+        assert 'cofine_http_unavailable_total{route="/v1/recommend"} 1.0' in text
         assert [(await task).status_code for task in waiting] == [200] * 3

@@ -8,6 +8,7 @@ pytestmark = pytest.mark.anyio
 
 TYPES = {
     "cofine_http_request_duration_seconds": "histogram",
+    "cofine_http_unavailable": "counter",
     "cofine_http_requests_in_flight": "gauge",
     "cofine_recommend_stage_duration_seconds": "histogram",
     "cofine_queue_wait_seconds": "histogram",
@@ -81,6 +82,8 @@ async def test_children_exist_before_the_first_request(client: Client) -> None:
         '{method="POST",route="/v1/recommend",status="200"} 0.0',
         "cofine_http_request_duration_seconds_count"
         '{method="DELETE",route="/v1/users/{user_id}",status="204"} 0.0',
+        'cofine_http_unavailable_total{route="/v1/recommend"} 0.0',
+        'cofine_http_unavailable_total{route="/v1/events"} 0.0',
         "cofine_catalog_items 5.0",
         'cofine_bundle_info{bundle="table"} 1.0',
         f'cofine_build_info{{version="{service_version()}"}} 1.0',
