@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import redis
 import yaml
 from kubernetes_validate import (  # type: ignore[import-untyped]
     SchemaNotFoundError,
@@ -20,8 +18,6 @@ from kubernetes_validate import (  # type: ignore[import-untyped]
 )
 
 from model.training.config import read_run_config
-from tests.contract.redis_cluster_servers import port_with_bus
-from tests.contract.redis_server import required_executable
 from tests.deployment.manifests import (
     EXTRAS,
     KUBERNETES,
@@ -45,8 +41,6 @@ from tests.deployment.policies.pods import (
 )
 from tests.deployment.policies.scaling import measured, scaled, spread
 from tests.deployment.policies.settings import commanded, configured, discreet
-from tests.end_to_end.service_process import wait_until
-from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
 OLDEST = "1.30"
@@ -305,44 +299,6 @@ def test_nobody_but_redis_calls_the_bus_of_its_cluster() -> None:
     assert list(isolated(broken)) == [
         "NetworkPolicy cofine-to-redis-cluster: allows calls to [16379]"
     ]
-
-
-def test_redis_takes_the_settings_of_its_cluster(tmp_path: Path) -> None:
-    executable = required_executable()
-    if " v=6." in subprocess.check_output([executable, "--version"], text=True):
-        skip_for_want_of("redis-7", "install redis-server 7, which knows nodes by name")
-    manifests = render(OWN_REDIS[0])
-    (given,) = (
-        one["data"] for one in manifests.of_kind("ConfigMap") if "redis.conf" in one["data"]
-    )
-    (container,) = manifests.one("StatefulSet", "redis-cluster")["spec"]["template"]["spec"][
-        "containers"
-    ]
-    file = tmp_path / "redis.conf"
-    file.write_text(given["redis.conf"].replace("/data", str(tmp_path)), "utf-8")
-    stand_ins = {"REDISCLI_AUTH": "secret", "POD_IP": "127.0.0.1", "POD_NAME": "redis-cluster-0"}
-    arguments = [
-        re.sub(r"\$\((\w+)\)", lambda found: stand_ins[found[1]], argument)
-        for argument in container["args"][2:]
-    ]
-    port = port_with_bus()
-    options = ("--port", str(port), "--bind", "127.0.0.1", *arguments)
-    server = subprocess.Popen([executable, str(file), *options], stdout=subprocess.PIPE, text=True)
-    try:
-        with redis.Redis(port=port, password="secret") as client:  # noqa: S106
-            wait_until(lambda: _answers(client), "Redis answers")
-            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "volatile-lru"}
-            assert "redis-cluster-0.redis-cluster" in str(client.cluster("NODES"))
-    finally:
-        server.kill()
-        server.communicate()
-
-
-def _answers(client: "redis.Redis") -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
 
 
 def test_development_has_one_replica() -> None:
