@@ -35,6 +35,7 @@ from tests.deployment.policies.pods import (
     mounted,
     pinned,
     probed,
+    roomy,
     secured,
     sized,
     stopped_in_time,
@@ -237,21 +238,41 @@ BREAKAGES: list[tuple[Policy, str, object]] = [
 ]
 
 
+SMALL_REDIS = "StatefulSet/redis/spec.template.spec.containers.0"
+REDIS_CLUSTER = "StatefulSet/redis-cluster/spec.template.spec.containers.0"
+
+BREAKAGES_OF_OTHERS: list[tuple[Choice, Policy, str, object]] = [
+    (DEVELOPMENT, pinned, f"{SMALL_REDIS}.image", "redis:7-alpine"),
+    (DEVELOPMENT, pinned, f"{SMALL_REDIS}.image", "redis:7.4-alpine"),
+    (DEVELOPMENT, probed, f"{SMALL_REDIS}.readinessProbe.exec.command", ["redis-cli", "ping"]),
+    (DEVELOPMENT, roomy, f"{SMALL_REDIS}.args.4", "342mb"),
+    (DEVELOPMENT, roomy, f"{SMALL_REDIS}.args.3", "--other"),
+    (OWN_REDIS[0], roomy, f"{REDIS_CLUSTER}.resources.limits.memory", "959Mi"),
+    (OWN_REDIS[0], probed, f"{REDIS_CLUSTER}.readinessProbe.exec.command", ["redis-cli", "ping"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("policy", "where", "value"),
-    BREAKAGES,
-    ids=[f"{policy.__name__}-{where}" for policy, where, _ in BREAKAGES],
+    ("choice", "policy", "where", "value"),
+    [
+        pytest.param(choice, policy, where, value, id=f"{policy.__name__}-{where}")
+        for choice, policy, where, value in (
+            *((EVERYTHING, *breakage) for breakage in BREAKAGES),
+            *BREAKAGES_OF_OTHERS,
+        )
+    ],
 )
-def test_a_policy_notices(policy: Policy, where: str, value: object) -> None:
-    broken = render(EVERYTHING).copy()
+def test_a_policy_notices(choice: Choice, policy: Policy, where: str, value: object) -> None:
+    broken = render(choice).copy()
 
     _set(broken, where, value)
 
-    assert set(policy(broken)) > set(policy(render(EVERYTHING)))
+    assert set(policy(broken)) > set(policy(render(choice)))
 
 
 def test_every_policy_has_shown_that_it_can_fail() -> None:
-    assert {policy for policy, _, _ in BREAKAGES} == set(POLICIES)
+    shown = {policy for policy, _, _ in BREAKAGES}
+    assert shown | {policy for _, policy, _, _ in BREAKAGES_OF_OTHERS} == set(POLICIES)
 
 
 def _set(manifests: Manifests, where: str, value: object) -> None:
