@@ -397,6 +397,14 @@ def test_the_guides_way_back_to_a_former_bundle() -> None:
     assert all(list(policy(manifests)) == [] for policy in POLICIES)
 
 
+def test_the_guides_label_makes_prometheus_select_the_monitoring() -> None:
+    manifests = render(Choice("production", ("monitoring",), _patches_of_the_guide("Watch")))
+
+    for one in manifests.of_kind("ServiceMonitor", "PrometheusRule"):
+        assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack", one["kind"]
+    assert all(list(policy(manifests)) == [] for policy in POLICIES)
+
+
 def test_the_guides_event_log_lacks_nothing_but_the_claim() -> None:
     manifests = render(Choice("production", (), _patches_of_the_guide("Log events")))
 
