@@ -33,7 +33,8 @@ SLOW_SECONDS = 0.1
 """The latency objective's threshold, as in docker/prometheus/rules.yml."""
 
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-_HERE = 'job=~"$job", instance=~"$instance"'
+_HERE = 'namespace=~"$namespace", job=~"$job", instance=~"$instance"'
+"""What has no namespace, as with compose, matches the variable's `.*` too."""
 _ROUTES = f'{_HERE}, route=~"$route"'
 _RATE = "[$__rate_interval]"
 _WIDTH = 24
@@ -67,8 +68,9 @@ def _service() -> dashboard.Dashboard:
         )
     )
     for name, series, label in (
-        ("job", "cofine_build_info", "job"),
-        ("instance", 'cofine_build_info{job=~"$job"}', "instance"),
+        ("namespace", "cofine_build_info", "namespace"),
+        ("job", 'cofine_build_info{namespace=~"$namespace"}', "job"),
+        ("instance", 'cofine_build_info{namespace=~"$namespace", job=~"$job"}', "instance"),
         ("route", f"cofine_http_request_duration_seconds_count{{{_HERE}}}", "route"),
     ):
         board.with_variable(_variable(name, f"label_values({series}, {label})"))

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from service.metrics import HTTP_BUCKETS_SECONDS, Metrics
+from tests.contract.redis_server import running_redis
 from tests.deployment.prometheus_server import (
     ALERTMANAGER,
     PROMETHEUS,
@@ -116,6 +119,37 @@ def test_what_a_page_points_at_exists(page: Path) -> None:
         assert (page.parent / link).exists(), link
 
 
+def commands(page: Path, program: str) -> list[str]:
+    """What a page of the runbook says of a program, to the end of the command."""
+    text = page.read_text(encoding="utf-8").replace("\n   ", " ")
+    return re.findall(rf"\b{program} [^`;]+", text)
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOK.glob("*.md")), ids=lambda page: page.stem)
+def test_commands_for_kubernetes_find_the_pods(page: Path) -> None:
+    labels = {"app.kubernetes.io/component=service"}
+    for command in commands(page, "kubectl"):
+        assert re.search(r"^kubectl -n cofine(-dev)? ", command), command
+        assert set(re.findall(r" -l (\S+)", command)) <= labels, command
+        assert "logs deployment/" not in command, f"{command} is the log of one pod"
+    if page.stem != "README" and commands(page, "docker compose"):
+        assert commands(page, "kubectl"), "says nothing of Kubernetes"
+
+
+def test_an_instance_asks_redis_with_what_its_image_has(tmp_path: Path) -> None:
+    text = (RUNBOOK / "CofineRedisCircuitOpen.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"-- python -c '([^']+)'", text)
+    with running_redis(tmp_path) as server:
+        asked = subprocess.run(
+            [sys.executable, "-c", program],
+            env={"COFINE_STATE_URL": server.url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert asked.stdout == "True\n", asked.stderr
+
+
 @pytest.mark.parametrize(("severity", "receiver"), [("page", "page"), ("ticket", "ticket")])
 def test_alerts_go_where_their_severity_says(severity: str, receiver: str) -> None:
     routes = ("config", "routes", "test", f"--config.file={ALERTMANAGER}")
@@ -183,16 +217,21 @@ def test_an_alert_reaches_whoever_is_on_call(shop_bundle: Path, tmp_path: Path) 
 
 
 def test_what_follows_from_a_louder_alert_is_not_told(tmp_path: Path) -> None:
-    names = ("CofineRedisCircuitOpen", "CofineDegradedShare", "CofinePopularShare")
+    told_of = (
+        ("CofineRedisCircuitOpen", "a"),
+        ("CofineDegradedShare", "a"),
+        ("CofineDegradedShare", "b"),
+    )
     alerts = [
         {
             "labels": {
                 "alertname": name,
+                "instance": instance,
                 "job": "cofine",
                 "severity": ALERTS[name]["labels"]["severity"],
             }
         }
-        for name in names
+        for name, instance in told_of
     ]
     with webhook() as (address, heard), running_alertmanager(tmp_path, address) as alertmanager:
         url = f"http://{alertmanager.address}/api/v2/alerts"
@@ -200,9 +239,13 @@ def test_what_follows_from_a_louder_alert_is_not_told(tmp_path: Path) -> None:
             client.post(url, json=alerts[:1]).raise_for_status()
             wait_until(lambda: len(heard) == 1, "the louder alert")
             client.post(url, json=alerts[1:]).raise_for_status()
-            wait_until(lambda: len(heard) == 2, "the unrelated alert")
+            wait_until(lambda: len(heard) == 2, "that of another instance")
         found = alertmanager.get("/api/v2/alerts")
-    told = [notification["commonLabels"]["alertname"] for _, notification in heard]
-    assert told == ["CofineRedisCircuitOpen", "CofinePopularShare"]
-    states = {alert["labels"]["alertname"]: alert["status"]["state"] for alert in found}
-    assert states["CofineDegradedShare"] == "suppressed"
+    told = [
+        (alert["labels"]["alertname"], alert["labels"]["instance"])
+        for _, notification in heard
+        for alert in notification["alerts"]
+    ]
+    assert told == [("CofineRedisCircuitOpen", "a"), ("CofineDegradedShare", "b")]
+    suppressed = [alert["labels"] for alert in found if alert["status"]["state"] == "suppressed"]
+    assert [(one["alertname"], one["instance"]) for one in suppressed] == [told_of[1]]

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
+from service.settings import Settings
 from tests.deployment.docker_engine import require_image
 from tests.end_to_end.service_process import REPOSITORY, wait_until
 from tests.required import skip_for_want_of
@@ -56,16 +57,35 @@ class Compose:
         return found
 
 
+def written() -> dict[str, dict[str, Any]]:
+    """The services as the file says them, for which no engine is needed."""
+    content = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))
+    found: dict[str, dict[str, Any]] = content["services"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def services() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = Compose().config()["services"]
     return found
 
 
-def test_every_image_is_pinned_by_its_version(services: dict[str, dict[str, Any]]) -> None:
-    for name, service in services.items():
+def test_every_image_is_pinned_by_its_patch_version() -> None:
+    for name, service in written().items():
         if "build" not in service:
-            assert re.search(r":v?\d+[\w.-]*$", service["image"]), f"{name}: {service['image']}"
+            pinned = re.search(r":v?\d+\.\d+\.\d+(-\w+)?$", service["image"])
+            assert pinned, f"{name}: {service['image']}"
+
+
+def test_redis_is_healthy_when_it_answers_and_not_when_it_refuses() -> None:
+    assert written()["redis"]["healthcheck"]["test"] == ["CMD", "redis-cli", "-e", "ping"]
+
+
+def test_a_variable_of_the_file_that_stays_in_the_shell_does_not_stop_the_service() -> None:
+    text = (REPOSITORY / "docker-compose.yml").read_text("utf-8")
+    named = set(re.findall(r"\$\{COFINE_(\w+)", text))
+    assert named == {"BUNDLE"}
+    assert {name.lower() for name in named} <= Settings.model_fields.keys()
 
 
 def test_every_container_is_confined(services: dict[str, dict[str, Any]]) -> None:
@@ -77,16 +97,14 @@ def test_every_container_is_confined(services: dict[str, dict[str, Any]]) -> Non
 
 def test_only_this_machine_reaches_the_ports() -> None:
     # As written: the versions of compose print ports in forms of their own.
-    written = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))
-    ports = [port for one in written["services"].values() for port in one.get("ports", [])]
+    ports = [port for one in written().values() for port in one.get("ports", [])]
     assert len(ports) == 4
     for port in ports:
         assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port), port
 
 
 def test_what_is_mounted_exists() -> None:
-    written = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))
-    for name, service in written["services"].items():
+    for name, service in written().items():
         for volume in service.get("volumes", []):
             if isinstance(volume, str) and volume.startswith("./"):
                 source, _, mode = volume.split(":")
@@ -130,7 +148,7 @@ def wait_for_service() -> None:
 @pytest.fixture(scope="module")
 def stack(service_image: str, shop_bundle: Path) -> Iterator[Compose]:
     """The service and Redis, ready; what else a test needs it starts itself."""
-    compose = Compose({"COFINE_BUNDLE_DIR": str(shop_bundle), "LOAD_DURATION": "10s"})
+    compose = Compose({"COFINE_BUNDLE": str(shop_bundle), "LOAD_DURATION": "10s"})
     services = compose.config()["services"]
     assert services["service"]["image"] == service_image
     require_image(services["redis"]["image"])

@@ -19,7 +19,10 @@ from tests.research_data import PROJECT
 GRAFANA = PROJECT / "docker" / "grafana"
 FOLDER = GRAFANA / "dashboards"
 BOARDS = {file.stem: json.loads(file.read_text("utf-8")) for file in FOLDER.glob("*.json")}
-VARIABLES = {"$__rate_interval": "30s", "$job": ".*", "$instance": ".*", "$route": ".*"}
+VARIABLES = {
+    "$__rate_interval": "30s",
+    **dict.fromkeys(("$namespace", "$job", "$instance", "$route"), ".*"),
+}
 
 
 def panels() -> Iterator[dict[str, Any]]:
@@ -55,6 +58,7 @@ def test_dashboards_can_be_provisioned_again_and_again() -> None:
         assert board["schemaVersion"] >= 36
         assert [each["name"] for each in board["templating"]["list"]] == [
             "datasource",
+            "namespace",
             "job",
             "instance",
             "route",

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import redis
 import yaml
 from kubernetes_validate import (  # type: ignore[import-untyped]
     SchemaNotFoundError,
@@ -20,8 +18,6 @@ from kubernetes_validate import (  # type: ignore[import-untyped]
 )
 
 from model.training.config import read_run_config
-from tests.contract.redis_cluster_servers import port_with_bus
-from tests.contract.redis_server import required_executable
 from tests.deployment.manifests import (
     EXTRAS,
     KUBERNETES,
@@ -39,14 +35,13 @@ from tests.deployment.policies.pods import (
     mounted,
     pinned,
     probed,
+    roomy,
     secured,
     sized,
     stopped_in_time,
 )
 from tests.deployment.policies.scaling import measured, scaled, spread
 from tests.deployment.policies.settings import commanded, configured, discreet
-from tests.end_to_end.service_process import wait_until
-from tests.required import skip_for_want_of
 from tests.research_data import PROJECT
 
 OLDEST = "1.30"
@@ -243,21 +238,41 @@ BREAKAGES: list[tuple[Policy, str, object]] = [
 ]
 
 
+SMALL_REDIS = "StatefulSet/redis/spec.template.spec.containers.0"
+REDIS_CLUSTER = "StatefulSet/redis-cluster/spec.template.spec.containers.0"
+
+BREAKAGES_OF_OTHERS: list[tuple[Choice, Policy, str, object]] = [
+    (DEVELOPMENT, pinned, f"{SMALL_REDIS}.image", "redis:7-alpine"),
+    (DEVELOPMENT, pinned, f"{SMALL_REDIS}.image", "redis:7.4-alpine"),
+    (DEVELOPMENT, probed, f"{SMALL_REDIS}.readinessProbe.exec.command", ["redis-cli", "ping"]),
+    (DEVELOPMENT, roomy, f"{SMALL_REDIS}.args.4", "342mb"),
+    (DEVELOPMENT, roomy, f"{SMALL_REDIS}.args.3", "--other"),
+    (OWN_REDIS[0], roomy, f"{REDIS_CLUSTER}.resources.limits.memory", "959Mi"),
+    (OWN_REDIS[0], probed, f"{REDIS_CLUSTER}.readinessProbe.exec.command", ["redis-cli", "ping"]),
+]
+
+
 @pytest.mark.parametrize(
-    ("policy", "where", "value"),
-    BREAKAGES,
-    ids=[f"{policy.__name__}-{where}" for policy, where, _ in BREAKAGES],
+    ("choice", "policy", "where", "value"),
+    [
+        pytest.param(choice, policy, where, value, id=f"{policy.__name__}-{where}")
+        for choice, policy, where, value in (
+            *((EVERYTHING, *breakage) for breakage in BREAKAGES),
+            *BREAKAGES_OF_OTHERS,
+        )
+    ],
 )
-def test_a_policy_notices(policy: Policy, where: str, value: object) -> None:
-    broken = render(EVERYTHING).copy()
+def test_a_policy_notices(choice: Choice, policy: Policy, where: str, value: object) -> None:
+    broken = render(choice).copy()
 
     _set(broken, where, value)
 
-    assert set(policy(broken)) > set(policy(render(EVERYTHING)))
+    assert set(policy(broken)) > set(policy(render(choice)))
 
 
 def test_every_policy_has_shown_that_it_can_fail() -> None:
-    assert {policy for policy, _, _ in BREAKAGES} == set(POLICIES)
+    shown = {policy for policy, _, _ in BREAKAGES}
+    assert shown | {policy for _, policy, _, _ in BREAKAGES_OF_OTHERS} == set(POLICIES)
 
 
 def _set(manifests: Manifests, where: str, value: object) -> None:
@@ -305,44 +320,6 @@ def test_nobody_but_redis_calls_the_bus_of_its_cluster() -> None:
     assert list(isolated(broken)) == [
         "NetworkPolicy cofine-to-redis-cluster: allows calls to [16379]"
     ]
-
-
-def test_redis_takes_the_settings_of_its_cluster(tmp_path: Path) -> None:
-    executable = required_executable()
-    if " v=6." in subprocess.check_output([executable, "--version"], text=True):
-        skip_for_want_of("redis-7", "install redis-server 7, which knows nodes by name")
-    manifests = render(OWN_REDIS[0])
-    (given,) = (
-        one["data"] for one in manifests.of_kind("ConfigMap") if "redis.conf" in one["data"]
-    )
-    (container,) = manifests.one("StatefulSet", "redis-cluster")["spec"]["template"]["spec"][
-        "containers"
-    ]
-    file = tmp_path / "redis.conf"
-    file.write_text(given["redis.conf"].replace("/data", str(tmp_path)), "utf-8")
-    stand_ins = {"REDISCLI_AUTH": "secret", "POD_IP": "127.0.0.1", "POD_NAME": "redis-cluster-0"}
-    arguments = [
-        re.sub(r"\$\((\w+)\)", lambda found: stand_ins[found[1]], argument)
-        for argument in container["args"][2:]
-    ]
-    port = port_with_bus()
-    options = ("--port", str(port), "--bind", "127.0.0.1", *arguments)
-    server = subprocess.Popen([executable, str(file), *options], stdout=subprocess.PIPE, text=True)
-    try:
-        with redis.Redis(port=port, password="secret") as client:  # noqa: S106
-            wait_until(lambda: _answers(client), "Redis answers")
-            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "volatile-lru"}
-            assert "redis-cluster-0.redis-cluster" in str(client.cluster("NODES"))
-    finally:
-        server.kill()
-        server.communicate()
-
-
-def _answers(client: "redis.Redis") -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
 
 
 def test_development_has_one_replica() -> None:
@@ -417,6 +394,14 @@ def test_the_guides_way_back_to_a_former_bundle() -> None:
 
     (settings,) = manifests.of_kind("ConfigMap")
     assert settings["data"]["COFINE_BUNDLE"] == "/bundles/0123456789abcdef"
+    assert all(list(policy(manifests)) == [] for policy in POLICIES)
+
+
+def test_the_guides_label_makes_prometheus_select_the_monitoring() -> None:
+    manifests = render(Choice("production", ("monitoring",), _patches_of_the_guide("Watch")))
+
+    for one in manifests.of_kind("ServiceMonitor", "PrometheusRule"):
+        assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack", one["kind"]
     assert all(list(policy(manifests)) == [] for policy in POLICIES)
 
 

@@ -50,9 +50,15 @@ def routes() -> list[str]:
 @pytest.fixture(scope="module")
 def node() -> str:
     found = shutil.which("node")
-    if found is None or not (TOOLS / "tsc").is_file():
-        skip_for_want_of("node", f"install Node 20 or later with npm, then {REMEDY}")
+    package = json.loads((CLIENT / "package.json").read_text("utf-8"))
+    wanted = int(package["engines"]["node"].removeprefix(">="))
+    if found is None or not (TOOLS / "tsc").is_file() or major_version(found) < wanted:
+        skip_for_want_of("node", f"install Node {wanted} or later with npm, then {REMEDY}")
     return found
+
+
+def major_version(node: str) -> int:
+    return int(run(node, "--version").removeprefix("v").split(".")[0])
 
 
 def test_the_types_are_those_of_the_openapi_document(node: str) -> None:

@@ -8,6 +8,7 @@ from tests.deployment.policies.pods import (
     mounted,
     pinned,
     probed,
+    roomy,
     secured,
     sized,
     stopped_in_time,
@@ -18,7 +19,7 @@ from tests.deployment.policies.settings import commanded, configured, discreet
 Policy = Callable[[Manifests], Iterator[str]]
 
 POLICIES: tuple[Policy, ...] = (
-    *(secured, sized, pinned, probed, stopped_in_time, mounted),
+    *(secured, sized, roomy, pinned, probed, stopped_in_time, mounted),
     *(selected, isolated),
     *(configured, discreet, commanded),
     *(scaled, measured, spread),

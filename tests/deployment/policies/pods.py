@@ -13,6 +13,7 @@ EXTERNAL_SECRETS = {"cofine-state", "cofine-keys"}
 _IMAGE = re.compile(
     r"(?P<name>[^:@]+(:\d+/[^:@]+)?)(:(?P<tag>[\w.-]+))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
+_OWN_OR_PATCHED = re.compile(r"cofine-\w+:\S+|\S+:v?\d+\.\d+\.\d+(-\S+)?")
 _CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -66,7 +67,7 @@ def sized(manifests: Manifests) -> Iterator[str]:
 
 
 def pinned(manifests: Manifests) -> Iterator[str]:
-    """Images have a tag that stays; in production those of the project have a digest."""
+    """Images have a tag that stays, in production a digest; those of others name their patch."""
     for load in manifests.workloads:
         for reference in _images(load):
             found = _IMAGE.fullmatch(reference)
@@ -76,6 +77,38 @@ def pinned(manifests: Manifests) -> Iterator[str]:
                 yield f"{load.name}: {reference} moves"
             elif manifests.overlay == "production" and found["digest"] is None:
                 yield f"{load.name}: {reference} has no digest"
+            elif found["digest"] is None and not _OWN_OR_PATCHED.fullmatch(reference):
+                yield f"{load.name}: {reference} moves with every patch"
+
+
+def roomy(manifests: Manifests) -> Iterator[str]:
+    """Redis has half as much memory again as it keeps, as docs/operations.md asks for."""
+    for load in manifests.workloads:
+        for container in load.containers:
+            if "redis-server" not in container.get("args", ()):
+                continue
+            limit = _bytes(container["resources"]["limits"]["memory"])
+            kept = _maxmemory(manifests, container)
+            if kept is None:
+                yield f"{load.name}: {container['name']} has no maxmemory"
+            elif kept * 3 > limit * 2:
+                yield f"{load.name}: {container['name']} keeps {kept} of {limit} bytes"
+
+
+def _maxmemory(manifests: Manifests, container: Manifest) -> int | None:
+    said = " ".join(container["args"])
+    for config in manifests.of_kind("ConfigMap"):
+        if "/etc/redis/redis.conf" in said:
+            said += " --" + re.sub("\n", " --", config["data"].get("redis.conf", ""))
+    found = re.search(r"--maxmemory (\w+)", said)
+    return _bytes(found[1]) if found else None
+
+
+def _bytes(quantity: str) -> int:
+    """Of Kubernetes' `512Mi` and of Redis's `256mb`, which mean the same units."""
+    found = re.fullmatch(r"(\d+)([KMG])[IB]", quantity.upper())
+    assert found is not None, f"{quantity} is no whole number of Ki, Mi, Gi, kb, mb or gb"
+    return int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]]
 
 
 def _images(load: Workload) -> Iterator[str]:
@@ -94,6 +127,9 @@ def probed(manifests: Manifests) -> Iterator[str]:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if probe not in container:
                     yield f"{load.name}: {container['name']} has no {probe}"
+                command = container.get(probe, {}).get("exec", {}).get("command", ["", "-e"])
+                if command[0] == "redis-cli" and "-e" not in command:
+                    yield f"{load.name}: {probe} takes an error of Redis for an answer"
         if load.is_service:
             yield from (f"{load.name}: {wrong}" for wrong in _wrong_probes(load.pod))
 
