@@ -201,7 +201,11 @@ def _is_erased(record: Mapping[str, Any], erased: Mapping[str, int]) -> bool:
 
 
 def _records(segment: Path) -> Iterator[dict[str, Any]]:
-    with segment.open("rb") as lines:
+    try:
+        lines = segment.open("rb")
+    except FileNotFoundError:  # removed since it was listed, as nothing in it counts any more
+        return
+    with lines:
         for number, line in enumerate(lines, start=1):
             if line.endswith(b"\n"):  # else never confirmed
                 yield _record(segment, number, line)

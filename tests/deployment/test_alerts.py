@@ -68,7 +68,7 @@ def test_a_rule_that_is_wrong_fails_its_tests(tmp_path: Path) -> None:
 def test_rules_ask_only_for_metrics_that_exist() -> None:
     exported = set(re.findall(r"^(cofine_\w+)", Metrics().render().decode(), re.MULTILINE))
     exported |= {f"cofine_http_request_duration_seconds_{part}" for part in ("bucket", "count")}
-    exported |= {"cofine_build_info", "cofine_bundle_info"}
+    exported |= {"cofine_build_info", "cofine_bundle_info", "cofine_http_unavailable_total"}
     text = (PROMETHEUS / "rules.yml").read_text(encoding="utf-8")
     names = set(re.findall(r"(?<![\w:])cofine_\w+(?=[\[{ )>])", text))
     assert len(names) > 5

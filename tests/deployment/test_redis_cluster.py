@@ -183,7 +183,7 @@ def test_new_servers_become_a_cluster_and_old_ones_stay_one(pods: Pods) -> None:
 
     pods.form()
 
-    assert pods.is_whole()
+    wait_until(pods.is_whole, "all are a cluster again")
     assert [pods.say(number, "CLUSTER", "MYID") for number in SERVERS] == names
     assert read(pods, KEYS) == KEYS
 
@@ -198,7 +198,7 @@ def test_servers_that_all_got_new_addresses_find_each_other(pods: Pods) -> None:
 
     pods.form()
 
-    assert pods.is_whole()
+    wait_until(pods.is_whole, "all are a cluster again")
     assert read(pods, KEYS) == KEYS
 
 

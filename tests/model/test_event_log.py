@@ -123,6 +123,18 @@ def test_a_segment_that_was_compacted_away_is_passed_over(tmp_path: Path) -> Non
     assert [each["event_id"] for each in found(tmp_path, "ann")] == ["b"]
 
 
+def test_a_segment_that_is_removed_while_events_are_read_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "1", event("ann", "a", 1))
+    removed = write(tmp_path, "2")
+    write(tmp_path, "3", event("ann", "b", 2))
+    reading = events(tmp_path)
+
+    first = next(reading)
+    removed.unlink()
+
+    assert [each["event_id"] for each in (first, *reading)] == ["a", "b"]
+
+
 @pytest.mark.parametrize("line", ["", "nonsense", "[1]", "3", "{}", '{"kind": "event"}', '"kind"'])
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     write(tmp_path, "1", event("ann", "a", 1), torn=f"{line}\n")

@@ -114,7 +114,7 @@ async def test_an_event_that_cannot_be_logged_is_refused_and_can_be_repeated(
             )
             assert refused["retryable"]
             assert (await client.post("/v1/recommend", json={})).status_code == 200
-        assert records(tmp_path) == []
+        assert list(log_format.events(tmp_path)) == []
         repeated = (await client.post("/v1/events", json=body)).json()
         assert repeated["results"][0]["status"] == "duplicate"  # it was in the state already
         [event] = log_format.events(tmp_path)

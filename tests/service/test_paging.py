@@ -46,7 +46,12 @@ async def test_pages_go_through_the_catalogue_without_repeats(shop: httpx2.Async
 async def test_a_page_that_is_not_known_is_said(client: Client) -> None:
     answer = await page(client, k=2, after="gone")
 
-    assert answer["degraded"] == {"state_unavailable": False, "levels": None, "paging": True}
+    assert answer["degraded"] == {
+        "state_unavailable": False,
+        "levels": None,
+        "paging": True,
+        "explanations": False,
+    }
     assert ids(answer) == ["polish", "file"]
     assert 'cofine_degraded_total{reason="paging"} 1.0' in await client.scrape()
 
